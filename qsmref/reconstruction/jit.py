@@ -1,0 +1,57 @@
+"""Compiled loops: numba with a cache that works where the package's folder is read-only."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _choose_cache() -> None:
+    """Point numba's cache at a writable folder, before numba reads its configuration.
+
+    Without one, ``cache=True`` raises at import; a container that is read-only and has no home
+    then gets a folder in TMPDIR.
+    """
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return
+    if _writable(Path(__file__).parent / "__pycache__"):
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qsmref"
+    folder = home if _writable(home) else Path(tempfile.gettempdir()) / f"qsmref-{os.getuid()}"
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+
+
+_choose_cache()
+
+import numba  # noqa: E402  (its configuration is read on import)
+
+from .fft import thread_count  # noqa: E402
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile a loop for one thread; the result is cached on disk."""
+    return numba.njit(cache=True, nogil=True)(function)
+
+
+def parallel_kernel(function: Callable) -> Callable:
+    """Compile a loop over ``numba.prange``; it runs on :func:`fft.thread_count` threads."""
+    compiled = numba.njit(cache=True, nogil=True, parallel=True)(function)
+
+    @functools.wraps(function)
+    def call(*arguments):
+        numba.set_num_threads(min(thread_count(), numba.config.NUMBA_NUM_THREADS))
+        return compiled(*arguments)
+
+    return call
