@@ -1,0 +1,15 @@
+"""Names of the methods of each step: importing this costs nothing, so the command line can too.
+
+The dispatchers hold the functions; a test compares their tables with these names.
+"""
+
+from __future__ import annotations
+
+#: :func:`qsmref.reconstruction.unwrap`
+UNWRAP = ("romeo", "laplacian", "poisson")
+
+#: :func:`qsmref.reconstruction.remove_background`
+BACKGROUND = ("none", "pdf", "sharp", "v-sharp", "resharp", "lbv", "harperella", "ismv")
+
+#: :func:`qsmref.reconstruction.invert`
+INVERSION = ("single-step", "medi", "tkd", "tikhonov", "tv", "total-field")
