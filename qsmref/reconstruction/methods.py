@@ -13,3 +13,9 @@ BACKGROUND = ("none", "pdf", "sharp", "v-sharp", "resharp", "lbv", "harperella",
 
 #: :func:`qsmref.reconstruction.invert`
 INVERSION = ("single-step", "medi", "tkd", "tikhonov", "tv", "total-field")
+
+#: Inversions that take the total field, so that no background removal is needed before them.
+TOTAL_FIELD = ("single-step", "total-field")
+
+#: :func:`qsmref.reconstruction.fit_echoes`
+ECHO_FIT = ("nonlinear", "linear")
