@@ -177,7 +177,7 @@ def _fit_voxels(magnitude, phase, index, times, branches, nonlinear, field, nois
 def check_echoes(
     magnitude: np.ndarray, phase: np.ndarray, echo_times: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Echoes as float32 (x, y, z, echo) and echo times as float64; a ValueError says what is odd."""
+    """Echoes as float32 (x, y, z, echo), times as float64; a ValueError says what is odd."""
     magnitude = np.asarray(magnitude, dtype=np.float32)
     phase = np.asarray(phase, dtype=np.float32)
     times = np.asarray(echo_times, dtype=float)

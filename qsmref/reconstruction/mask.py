@@ -1,0 +1,149 @@
+"""Brain masks and what is done to them; every length is in mm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from .brain import brain_surface, surface_mask
+
+
+def brain_mask(
+    magnitude: np.ndarray, voxel_size: Sequence[float], method: str = "surface", **parameters
+) -> np.ndarray:
+    """Brain mask of a magnitude image, with no outside tool.
+
+    Parameters
+    ----------
+    magnitude : (x, y, z) or (x, y, z, echo) array
+        Several echoes are combined by the root of their sum of squares.
+    voxel_size : (3,) float
+        mm.
+    method : {"surface"}
+        ``surface``: the deformable surface of :mod:`qsmref.reconstruction.brain`.
+    **parameters
+        Parameters of the method, here those of :func:`qsmref.reconstruction.brain.brain_surface`.
+
+    Returns
+    -------
+    (x, y, z) bool array: one connected part without holes.
+
+    Raises
+    ------
+    ValueError
+        NaN or infinite voxels, an image that is zero everywhere, an empty result, an unknown
+        method.
+    """
+    magnitude = np.asarray(magnitude, dtype=np.float32)
+    if magnitude.ndim == 4:
+        magnitude = np.sqrt(np.einsum("xyze,xyze->xyz", magnitude, magnitude))
+    if magnitude.ndim != 3:
+        raise ValueError(f"magnitude must have the axes (x, y, z), got shape {magnitude.shape}")
+    if not np.isfinite(magnitude).all():
+        raise ValueError("magnitude has NaN or infinite voxels")
+    if method != "surface":
+        raise ValueError(f"the brain mask's method must be 'surface', got {method!r}")
+    points, faces = brain_surface(magnitude, voxel_size, **parameters)
+    mask = surface_mask(points, faces, magnitude.shape, voxel_size)
+    return largest_component(fill_holes(mask))
+
+
+def _boolean(mask: np.ndarray) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.ndim != 3:
+        raise ValueError(f"a mask must have the axes (x, y, z), got shape {mask.shape}")
+    mask = mask.astype(bool, copy=False)
+    if not mask.any():
+        raise ValueError("the mask is empty")
+    return mask
+
+
+def erode(
+    mask: np.ndarray, mm: float, voxel_size: Sequence[float], *, at_border: bool = False
+) -> np.ndarray:
+    """Remove the voxels whose centre lies within `mm` of the centre of a voxel outside.
+
+    Parameters
+    ----------
+    mask : (x, y, z) bool array
+    mm : float
+        Depth; 0 changes nothing.
+    voxel_size : (3,) float
+        mm.
+    at_border : bool
+        Whether what lies beyond the image counts as outside. By default it does not: the end of a
+        slab is where the image was cut, not where the head ends.
+
+    Raises
+    ------
+    ValueError
+        A negative depth, an empty mask, or a mask of which nothing is left.
+    """
+    mask = _boolean(mask)
+    if not mm >= 0:
+        raise ValueError(f"erosion must be 0 mm or more, got {mm}")
+    if mm == 0:
+        return mask.copy()
+    pad = 1 if at_border else 0
+    # A small margin keeps voxels at exactly `mm`, such as 2 mm slices, on one side of rounding.
+    distance = ndimage.distance_transform_edt(np.pad(mask, pad), sampling=voxel_size)
+    inner = tuple(slice(pad, pad + n) for n in mask.shape)
+    eroded = distance[inner] > mm * (1 + 1e-6) if not mask.all() or at_border else mask.copy()
+    if not eroded.any():
+        raise ValueError(f"an erosion of {mm:g} mm leaves nothing of the mask")
+    return eroded
+
+
+def dilate(mask: np.ndarray, mm: float, voxel_size: Sequence[float]) -> np.ndarray:
+    """Add the voxels whose centre lies within `mm` of the centre of a voxel of the mask."""
+    mask = _boolean(mask)
+    if not mm >= 0:
+        raise ValueError(f"dilation must be 0 mm or more, got {mm}")
+    distance = ndimage.distance_transform_edt(~mask, sampling=voxel_size)
+    return distance <= mm * (1 + 1e-6)
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill the cavities that no path through faces of voxels connects to the outside."""
+    return ndimage.binary_fill_holes(_boolean(mask))
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """The largest part whose voxels touch by their faces."""
+    labels, count = ndimage.label(_boolean(mask))
+    if count == 1:
+        return labels > 0
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels == sizes.argmax()
+
+
+def cut_slab(mask: np.ndarray, mm: float, voxel_size: Sequence[float], axis: int = 2) -> np.ndarray:
+    """Cut `mm` off both ends of the mask along an axis.
+
+    The ends are those of the mask, not of the image. Slices are removed whole: the number of
+    slices at either end is `mm` over the slice's thickness, rounded.
+
+    Raises
+    ------
+    ValueError
+        A negative length, an empty mask, or nothing left.
+    """
+    mask = _boolean(mask)
+    if not mm >= 0:
+        raise ValueError(f"the cut must be 0 mm or more, got {mm}")
+    count = round(mm / float(voxel_size[axis]))
+    other = tuple(a for a in range(3) if a != axis)
+    slices = np.flatnonzero(mask.any(axis=other))
+    first, last = slices[0] + count, slices[-1] - count
+    if last < first:
+        raise ValueError(f"cutting {mm:g} mm at both ends leaves nothing of the mask")
+    window = [slice(None)] * 3
+    window[axis] = slice(first, last + 1)
+    result = np.zeros_like(mask)
+    result[tuple(window)] = mask[tuple(window)]
+    if not result.any():
+        raise ValueError(f"cutting {mm:g} mm at both ends leaves nothing of the mask")
+    return result

@@ -1,0 +1,150 @@
+"""Spatial unwrapping of a phase or of a field map in radians.
+
+``romeo`` follows paths and adds whole turns; ``laplacian`` and ``poisson`` solve for a phase whose
+Laplacian is that of the wrapped one, which is smooth and never exact. Methods are named in
+:data:`qsmref.reconstruction.methods.UNWRAP`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numba import prange
+
+from .echoes import check_mask
+from .fft import Transform, good_size
+from .jit import parallel_kernel
+from .romeo import unwrap_path
+
+TWO_PI = 2 * math.pi
+
+
+def unwrap(
+    phase: np.ndarray,
+    voxel_size: Sequence[float],
+    method: str = "romeo",
+    magnitude: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:
+    """Remove the 2 pi jumps of a wrapped phase.
+
+    Parameters
+    ----------
+    phase : (x, y, z) array
+        rad.
+    voxel_size : (3,) float
+        mm.
+    method : {"romeo", "laplacian", "poisson"}
+        ``romeo``: path-based; the result differs from `phase` by whole turns only. Parts of the
+        mask that do not touch are unwrapped apart, each with its median in [-pi, pi].
+        ``laplacian``: periodic FFT solution; its mean over the field of view is zero.
+        ``poisson``: least squares over the neighbours inside the mask; its mean over each part of
+        the mask is that of the wrapped phase's principal value.
+    magnitude : (x, y, z) array, optional
+        Weighs the edges of ``romeo``.
+    mask : (x, y, z) bool array, optional
+        Voxels to use; every voxel by default. Phase outside has no influence.
+
+    Returns
+    -------
+    (x, y, z) float32 array, rad; 0 outside the mask.
+
+    Raises
+    ------
+    ValueError
+        Other shapes, NaN or infinite phase inside the mask, an empty mask, an unknown method.
+
+    References
+    ----------
+    Dymerska et al. 2021, doi:10.1002/mrm.28563 (romeo); Schofield & Zhu 2003,
+    doi:10.1364/OL.28.001194 (laplacian); Ghiglia & Romero 1994, doi:10.1364/JOSAA.11.000107
+    (poisson).
+    """
+    phase = np.asarray(phase, dtype=np.float32)
+    if phase.ndim != 3:
+        raise ValueError(f"phase must have the axes (x, y, z), got shape {phase.shape}")
+    h = np.asarray(voxel_size, dtype=float)
+    if h.shape != (3,) or not (h > 0).all():
+        raise ValueError(f"voxel_size must be three positive lengths (mm), got {voxel_size!r}")
+    if magnitude is not None and np.shape(magnitude) != phase.shape:
+        raise ValueError(
+            f"magnitude {np.shape(magnitude)} and phase {phase.shape} must have the same shape"
+        )
+    mask = check_mask(mask, phase.shape)
+    if not np.isfinite(np.sum(phase, where=mask, dtype=np.float64)):
+        raise ValueError("phase has NaN or infinite voxels inside the mask")
+    if method == "romeo":
+        turns = unwrap_path(phase, mask, magnitude)
+        return np.where(mask, phase + np.float32(TWO_PI) * turns, np.float32(0))
+    if method == "laplacian":
+        return unwrap_laplacian(phase, h, mask)
+    raise ValueError(f"unwrapping must be 'romeo' or 'laplacian', got {method!r}")
+
+
+@parallel_kernel
+def _sine_laplacian(phase, mask, weights, out):
+    """cos(phi) L sin(phi) - sin(phi) L cos(phi), L the 7-point Laplacian.
+
+    With the angle-sum rule this is the sum of ``sin(phi_neighbour - phi) / h^2``.
+    """
+    nx, ny, nz = phase.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                if not mask[i, j, k]:
+                    out[i, j, k] = 0
+                    continue
+                here, total = phase[i, j, k], 0.0
+                for d in range(3):
+                    for side in (-1, 1):
+                        a, b, c = i + side * (d == 0), j + side * (d == 1), k + side * (d == 2)
+                        if 0 <= a < nx and 0 <= b < ny and 0 <= c < nz and mask[a, b, c]:
+                            total += weights[d] * math.sin(phase[a, b, c] - here)
+                out[i, j, k] = total
+
+
+def unwrap_laplacian(
+    phase: np.ndarray,
+    voxel_size: Sequence[float],
+    mask: np.ndarray | None = None,
+    padding: float = 20.0,
+) -> np.ndarray:
+    """Laplacian unwrapping with FFTs; see :func:`unwrap`.
+
+    Solves ``L u = cos(phi) L sin(phi) - sin(phi) L cos(phi)`` on a periodic grid, L the 7-point
+    Laplacian with weights 1/h^2. Neighbours outside the mask are left out of the right-hand side:
+    a field whose sources lie on the mask's boundary is added to the result by that, which is
+    harmonic inside and goes with the background.
+
+    Parameters
+    ----------
+    padding : float
+        mm of zeros at the end of each axis; 0 gives the plain periodic form.
+    """
+    h = np.asarray(voxel_size, dtype=float)
+    mask = check_mask(mask, phase.shape)
+    source = np.empty(phase.shape, dtype=np.float32)
+    _sine_laplacian(np.asarray(phase, dtype=np.float32), mask, 1 / h**2, source)
+    grid = phase.shape
+    if padding > 0:
+        grid = [good_size(n + math.ceil(padding / s)) for n, s in zip(phase.shape, h, strict=True)]
+    transform = Transform(phase.shape, grid)
+    spectrum = transform.forward(source)
+    spectrum *= inverse_laplacian(transform.grid, h)
+    return np.where(mask, transform.inverse(spectrum), np.float32(0))
+
+
+def inverse_laplacian(grid: Sequence[int], voxel_size: Sequence[float]) -> np.ndarray:
+    """1 / K on the half spectrum, K the 7-point Laplacian's spectrum (1/mm^2); 0 at k = 0."""
+    h = np.asarray(voxel_size, dtype=float)
+    spectrum = np.zeros([grid[0], grid[1], grid[2] // 2 + 1], dtype=np.float64)
+    for axis in range(3):
+        k = np.arange(spectrum.shape[axis])
+        line = 2 * (np.cos(TWO_PI * k / grid[axis]) - 1) / h[axis] ** 2
+        spectrum += line.reshape([-1 if a == axis else 1 for a in range(3)])
+    spectrum[0, 0, 0] = 1
+    np.divide(1, spectrum, out=spectrum)
+    spectrum[0, 0, 0] = 0
+    return spectrum.astype(np.float32)
