@@ -1,1 +1,30 @@
+"""Maps and labels to tables: arrays and data frames in, data frames out.
 
+Nothing here knows of files, images or graphs; NumPy, SciPy and pandas are all it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_PUBLIC = {
+    "region_table": "regions",
+    "add_references": "reference",
+    "differential_table": "reference",
+    "difference_matrix": "reference",
+    "reference_statistics": "reference",
+    "rereference": "reference",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str):
+    # pandas is loaded when a table is first made, so that `import qsmref.analysis` stays light.
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

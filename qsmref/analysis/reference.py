@@ -1,0 +1,311 @@
+"""Differences: every region against every region and every reference.
+
+The offset of a susceptibility map cancels in a difference, so a difference needs no assumption
+about a reference region; what is left of coverage and background removal is nearly equal in
+neighbouring regions, which is why the distance of the two stands beside each difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from .names import label_names, split_side, tissue
+from .regions import LEVELS, Measurement, table_of, voxels_by_label
+
+#: Rows that serve as references only: a pair has them second, and never two of them.
+REFERENCES = ("brain", "csf", "wm")
+
+#: The columns of a differential table as a BIDS sidecar describes them.
+COLUMNS = {
+    "region": {"Description": "Name of the region"},
+    "reference": {"Description": "Name of the region or reference that is subtracted"},
+    "difference": {"Description": "Mean of the region minus mean of the reference", "Units": "ppb"},
+    "se": {
+        "Description": "Standard error of the difference, the errors of the two taken as "
+        "independent; errors that the whole of a region shares are not in it",
+        "Units": "ppb",
+    },
+    "distance_mm": {"Description": "Distance between the centres of the two", "Units": "mm"},
+    "coverage_region": {"Description": "Part of the region that lies inside the mask (0 to 1)"},
+    "coverage_reference": {
+        "Description": "Part of the reference that lies inside the mask (0 to 1)"
+    },
+}
+
+
+def add_references(
+    table: pd.DataFrame,
+    chi: np.ndarray,
+    mask: np.ndarray,
+    voxel_size: Sequence[float],
+    labels: np.ndarray | None = None,
+    names: Mapping[int, str] | pd.DataFrame | None = None,
+    *,
+    min_coverage: float = 0.0,
+    affine: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Append the rows ``brain``, ``csf`` and ``wm`` to a region table.
+
+    ``brain`` is every voxel of the mask. ``csf`` and ``wm`` are all voxels of the labels whose
+    names stand for that tissue (:data:`qsmref.analysis.names.TISSUES`: CSF or a lateral
+    ventricle; WM or cerebral white matter; any side); without such a label there is no such row. A
+    region that is itself called ``csf`` or ``wm`` serves as it is.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :func:`~qsmref.analysis.regions.region_table`; not changed.
+    chi, mask, voxel_size, labels, names, min_coverage, affine
+        As for :func:`~qsmref.analysis.regions.region_table`; here a mask is needed, since a map
+        does not tell where the brain is.
+
+    Returns
+    -------
+    DataFrame
+
+    Raises
+    ------
+    ValueError
+        An empty mask, a region called ``brain``, or what
+        :func:`~qsmref.analysis.regions.region_table` raises.
+    """
+    measurement = Measurement(chi, voxel_size, mask, min_coverage, affine)
+    brain = np.flatnonzero(measurement.mask)
+    if not brain.size:
+        raise ValueError("the mask is empty: there is no whole-brain reference")
+    groups = {"brain": brain}
+    if labels is not None and names is not None:
+        voxels = voxels_by_label(measurement.on_grid(labels, "the label image"))
+        listed = label_names(names)
+        for key in REFERENCES[1:]:
+            indices = listed.loc[listed["name"].map(tissue) == key, "index"]
+            parts = [voxels[i] for i in indices if i in voxels]
+            if parts and key not in set(table["name"]):
+                groups[key] = np.concatenate(parts)
+    if "brain" in set(table["name"]):
+        raise ValueError("a region is called 'brain', which is the name of a reference: rename it")
+    rows = [
+        {"index": pd.NA, "name": name, "hemisphere": "n/a"} | measurement.row(name, voxels)
+        for name, voxels in groups.items()
+    ]
+    return pd.concat([table, table_of(rows)], ignore_index=True)
+
+
+def differential_table(
+    region_table: pd.DataFrame, references: Iterable[str] | None = None
+) -> pd.DataFrame:
+    r"""Every unordered pair of regions once, and every region against every reference.
+
+    .. math::
+
+        d_{ij} = \bar\chi_i - \bar\chi_j, \qquad
+        \mathrm{se}(d_{ij}) = \sqrt{\mathrm{se}_i^2 + \mathrm{se}_j^2}
+
+    The standard error takes the errors of the two means as independent. Errors that both share
+    (the map's offset above all) cancel in the difference and rightly add nothing; errors that
+    change over the distance between the two are not in it.
+
+    Parameters
+    ----------
+    region_table : DataFrame
+        Of :func:`~qsmref.analysis.regions.region_table`, with or without the rows of
+        :func:`add_references`.
+    references : iterable of str, optional
+        Names of rows that are only subtracted; by default ``brain``, ``csf`` and ``wm`` where the
+        table has them. Every other row is a region, and so a reference to all regions before it.
+
+    Returns
+    -------
+    DataFrame
+        :data:`COLUMNS` describes the columns; differences in ppb. Pairs stand in table order: the
+        region is the earlier row. A row is never paired with one that holds the same voxels: both
+        sides with its own left or right, a label of CSF or WM with the tissue made of it. ``brain``
+        is an exception, as the common reference of the field (doi:10.1002/mrm.30006). Pairs with a
+        region that has no statistics are listed with NaN.
+
+    Raises
+    ------
+    ValueError
+        A reference that is no row of the table, or names that are not unique.
+
+    Examples
+    --------
+    >>> from qsmref.analysis import region_table
+    >>> chi = np.array([0.01, 0.03, 0.08], dtype=np.float32).reshape(3, 1, 1)
+    >>> labels = np.array([1, 1, 2]).reshape(3, 1, 1)
+    >>> table = region_table(chi, labels, {1: "CN", 2: "PU"}, (1, 1, 1))
+    >>> differential_table(table)[["region", "reference", "difference", "distance_mm"]].round(2)
+      region reference  difference  distance_mm
+    0     CN        PU       -60.0          1.5
+    """
+    table = _unique(region_table)
+    if references is None:
+        references = [name for name in REFERENCES if name in table.index]
+    references = list(references)
+    unknown = [name for name in references if name not in table.index]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no row of the region table")
+
+    order = [name for name in table.index if name not in references] + references
+    regions = len(order) - len(references)
+    table = table.loc[order]
+    first, second = np.triu_indices(len(order), k=1)
+    keep = first < regions
+    shared = _shared_voxels(table)
+    keep &= [(order[i], order[j]) not in shared for i, j in zip(first, second, strict=True)]
+    first, second = first[keep], second[keep]
+
+    mean, se = table["mean"].to_numpy(), table["se"].to_numpy()
+    coverage, centre = table["coverage"].to_numpy(), table[["x", "y", "z"]].to_numpy()
+    names = np.array(order, dtype=object)
+    return pd.DataFrame(
+        {
+            "region": names[first],
+            "reference": names[second],
+            "difference": mean[first] - mean[second],
+            "se": np.hypot(se[first], se[second]),
+            "distance_mm": np.linalg.norm(centre[first] - centre[second], axis=1),
+            "coverage_region": coverage[first],
+            "coverage_reference": coverage[second],
+        },
+        columns=list(COLUMNS),
+    )
+
+
+def difference_matrix(differences: pd.DataFrame, column: str = "difference") -> pd.DataFrame:
+    """A differential table as a square: row minus column, in ppb.
+
+    Parameters
+    ----------
+    differences : DataFrame
+        Of :func:`differential_table`.
+    column : str
+        ``difference`` changes its sign across the diagonal; other columns (``se``,
+        ``distance_mm``) are the same on both sides.
+
+    Returns
+    -------
+    DataFrame
+        Pairs that the table does not have, and the diagonal, are NaN.
+    """
+    pairs = differences[["region", "reference"]]
+    names = list(dict.fromkeys(pairs.to_numpy().T.ravel()))
+    matrix = pd.DataFrame(np.nan, index=names, columns=names)
+    at = [matrix.index.get_indexer(pairs[c]) for c in ("region", "reference")]
+    values = matrix.to_numpy(copy=True)
+    numbers = differences[column].to_numpy(dtype=float)
+    values[at[0], at[1]] = numbers
+    values[at[1], at[0]] = -numbers if column == "difference" else numbers
+    return pd.DataFrame(values, index=names, columns=names)
+
+
+def reference_statistics(chi: np.ndarray, mask: np.ndarray, table: pd.DataFrame) -> dict:
+    """Mean and SD of every candidate reference relative to the whole brain, for the sidecar.
+
+    With these, anyone can re-reference the map to any row of the table or to the whole brain, as
+    the consensus of the ISMRM study group asks for.
+
+    Parameters
+    ----------
+    chi : (x, y, z) array
+        Susceptibility, ppm.
+    mask : (x, y, z) array
+        The brain (non-zero).
+    table : DataFrame
+        Region table of the same map, with or without reference rows.
+
+    Returns
+    -------
+    dict
+        ``{"brain": {"mean": 0.0, "sd": ..., "n_voxels": ..., "mean_in_map": ...}, name: {"mean":
+        ..., "sd": ..., "n_voxels": ...}}``. Means are relative to the mean over the mask, ppb;
+        `mean_in_map` is that mean itself. None stands where a region has no statistics.
+
+    Raises
+    ------
+    ValueError
+        An empty mask, or a map with NaN or infinite voxels in it.
+
+    References
+    ----------
+    QSM Consensus Organization Committee 2024, doi:10.1002/mrm.30006.
+    """
+    chi = np.asarray(chi)
+    mask = np.asarray(mask).astype(bool)
+    if chi.shape != mask.shape:
+        raise ValueError(f"the mask has shape {mask.shape}, the map {chi.shape}")
+    values = chi[mask].astype(np.float64) * 1000.0
+    if not values.size:
+        raise ValueError("the mask is empty: there is no whole-brain reference")
+    if not np.isfinite(values).all():
+        raise ValueError("the map has NaN or infinite voxels inside the mask")
+    brain = float(values.mean())
+    statistics = {
+        "brain": {
+            "mean": 0.0,
+            "sd": float(values.std(ddof=1)) if values.size > 1 else None,
+            "n_voxels": int(values.size),
+            "mean_in_map": brain,
+        }
+    }
+    for name, row in _unique(table).iterrows():
+        if name != "brain":
+            statistics[name] = {
+                "mean": _number(row["mean"] - brain),
+                "sd": _number(row["sd"]),
+                "n_voxels": int(row["n_voxels"]),
+            }
+    return statistics
+
+
+def rereference(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A region table with the mean of one of its rows as zero.
+
+    Only the measures of level change. `se` stays that of the region alone: the standard error of
+    a difference, which includes the reference's own, is in :func:`differential_table`.
+
+    Raises
+    ------
+    ValueError
+        `name` is no row of the table, or a row without statistics.
+    """
+    rows = _unique(table)
+    if name not in rows.index:
+        raise ValueError(f"{name!r} is no row of the region table")
+    zero = rows.loc[name, "mean"]
+    if not np.isfinite(zero):
+        raise ValueError(f"{name!r} has no mean (coverage {rows.loc[name, 'coverage']:.2f})")
+    referenced = table.copy()
+    referenced[LEVELS] = referenced[LEVELS] - zero
+    return referenced
+
+
+def _unique(table: pd.DataFrame) -> pd.DataFrame:
+    """The table indexed by name; a ValueError when a name occurs twice."""
+    twice = table.loc[table["name"].duplicated(), "name"]
+    if len(twice):
+        raise ValueError(f"the region table has {twice.iloc[0]!r} more than once")
+    return table.set_index("name")
+
+
+def _shared_voxels(table: pd.DataFrame) -> set[tuple[str, str]]:
+    """Ordered pairs of names, in both orders, that are made of the same voxels in part."""
+    shared = set()
+    both = table.index[table["hemisphere"] == "both"]
+    sided = table.index[table["hemisphere"].isin(["L", "R"])]
+    for whole in both:
+        base = whole.removesuffix("_both")
+        shared |= {(whole, part) for part in sided if split_side(part)[0] in (whole, base)}
+    for key in REFERENCES[1:]:
+        # A row with a label of its own was not put together from the others.
+        if key in table.index and pd.isna(table.loc[key, "index"]):
+            shared |= {(key, name) for name in table.index if name != key and tissue(name) == key}
+    return shared | {(b, a) for a, b in shared}
+
+
+def _number(value: float) -> float | None:
+    """A float that JSON can hold."""
+    return float(value) if np.isfinite(value) else None
