@@ -160,6 +160,15 @@ def test_names_must_be_unique_and_not_reserved():
         add_references(table, chi, np.zeros_like(mask), VOXEL)
 
 
+def test_without_a_mask_there_is_no_whole_brain():
+    chi, labels, _ = head()
+    table = add_references(
+        region_table(chi, labels, NAMES, VOXEL), chi, None, VOXEL, labels, NAMES
+    ).set_index("name")
+    assert list(table.index[-2:]) == ["csf", "wm"]
+    assert table.loc["wm", "coverage"] == 1
+
+
 def test_a_region_called_csf_serves_as_the_reference_itself():
     chi, labels, mask = head()
     names = {**NAMES, 6: "csf", 7: "wm_L", 8: "wm_R"}

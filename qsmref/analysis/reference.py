@@ -39,7 +39,7 @@ COLUMNS = {
 def add_references(
     table: pd.DataFrame,
     chi: np.ndarray,
-    mask: np.ndarray,
+    mask: np.ndarray | None,
     voxel_size: Sequence[float],
     labels: np.ndarray | None = None,
     names: Mapping[int, str] | pd.DataFrame | None = None,
@@ -49,7 +49,8 @@ def add_references(
 ) -> pd.DataFrame:
     """Append the rows ``brain``, ``csf`` and ``wm`` to a region table.
 
-    ``brain`` is every voxel of the mask. ``csf`` and ``wm`` are all voxels of the labels whose
+    ``brain`` is every voxel of the mask; without a mask there is no such row, since a map does not
+    tell where the brain is. ``csf`` and ``wm`` are all voxels of the labels whose
     names stand for that tissue (:data:`qsmref.analysis.names.TISSUES`: CSF or a lateral
     ventricle; WM or cerebral white matter; any side); without such a label there is no such row. A
     region that is itself called ``csf`` or ``wm`` serves as it is.
@@ -59,8 +60,7 @@ def add_references(
     table : DataFrame
         Of :func:`~qsmref.analysis.regions.region_table`; not changed.
     chi, mask, voxel_size, labels, names, min_coverage, affine
-        As for :func:`~qsmref.analysis.regions.region_table`; here a mask is needed, since a map
-        does not tell where the brain is.
+        As for :func:`~qsmref.analysis.regions.region_table`.
 
     Returns
     -------
@@ -73,10 +73,11 @@ def add_references(
         :func:`~qsmref.analysis.regions.region_table` raises.
     """
     measurement = Measurement(chi, voxel_size, mask, min_coverage, affine)
-    brain = np.flatnonzero(measurement.mask)
-    if not brain.size:
-        raise ValueError("the mask is empty: there is no whole-brain reference")
-    groups = {"brain": brain}
+    groups = {}
+    if measurement.mask is not None:
+        groups["brain"] = np.flatnonzero(measurement.mask)
+        if not groups["brain"].size:
+            raise ValueError("the mask is empty: there is no whole-brain reference")
     if labels is not None and names is not None:
         voxels = voxels_by_label(measurement.on_grid(labels, "the label image"))
         listed = label_names(names)
