@@ -1,10 +1,12 @@
-"""Path-based unwrapping: a region grows along the most reliable edges first (ROMEO).
+"""Path-based unwrapping along the most reliable edges (ROMEO).
 
 Each pair of neighbouring voxels is an edge with a quality in [0, 1], put into one of 255 bins.
-Growing always takes the best edge at the region's rim, so voxels are joined along a maximum
-spanning tree of the qualities: the tree, and hence the result, does not depend on the voxel where
-the growth starts. Only whole turns are added, counted as integers, so no rounding error grows with
-the path.
+ROMEO grows a region and always takes the best edge at its rim; the edges it takes form a maximum
+spanning tree of the qualities, whatever voxel it starts from. Here the same tree is found by taking
+all edges, best bin first, and joining the groups of voxels at their ends unless they are one
+group already (Kruskal's order instead of Prim's): it reads memory in order where a growing region
+jumps, which is two to three times faster, and parts that do not touch need no seeds of their own.
+Only whole turns are added, counted as integers, so no rounding error grows with the path.
 
 Reference: Dymerska et al. 2021, doi:10.1002/mrm.28563.
 """
@@ -15,6 +17,7 @@ import math
 
 import numpy as np
 from numba import prange
+from scipy import ndimage
 
 from .jit import kernel, parallel_kernel
 
@@ -45,17 +48,17 @@ def _quality(d1, d2, ratio, use_second, small, big, half_maximum, use_magnitude)
 
 @parallel_kernel
 def _edge_bins(phase, second, magnitude, mask, ratio, half_maximum, bins):
-    """Fill ``bins[d, v]`` for the edge from voxel v to its next neighbour along axis d."""
+    """Fill ``bins[v, d]`` for the edge from voxel v to its next neighbour along axis d."""
     nx, ny, nz = phase.shape
     use_second, use_magnitude = second.size > 0, magnitude.size > 0
-    for i in prange(nx - 1):
-        for j in range(ny - 1):
-            for k in range(nz - 1):
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
                 if not mask[i, j, k]:
                     continue
                 for d in range(3):
                     a, b, c = i + (d == 0), j + (d == 1), k + (d == 2)
-                    if not mask[a, b, c]:
+                    if a == nx or b == ny or c == nz or not mask[a, b, c]:
                         continue
                     d1, d2, small, big = phase[a, b, c] - phase[i, j, k], 0.0, 0.0, 0.0
                     if use_second:
@@ -66,76 +69,71 @@ def _edge_bins(phase, second, magnitude, mask, ratio, half_maximum, bins):
                     quality = _quality(
                         d1, d2, ratio, use_second, small, big, half_maximum, use_magnitude
                     )
-                    bins[d, i, j, k] = max(1, int((1 - quality) * (_BINS - 1) + 0.5))
+                    bins[i, j, k, d] = max(1, int((1 - quality) * (_BINS - 1) + 0.5))
 
 
 @kernel
-def _grow(phase, mask, bins, strides, turns, order, starts):
-    """Grow a region from every voxel of the mask not reached yet; returns how many there were.
+def _sort_edges(bins):
+    """Numbers (3 v + d) of the edges, best bin first, in the order of memory within a bin."""
+    position = np.zeros(_BINS + 1, dtype=np.int64)
+    for e in range(bins.size):
+        position[bins[e] + 1] += 1
+    edges = np.empty(bins.size - position[1], dtype=np.int32)
+    position[1] = 0
+    for b in range(1, _BINS + 1):
+        position[b] += position[b - 1]
+    for e in range(bins.size):
+        if bins[e]:
+            edges[position[bins[e]]] = e
+            position[bins[e]] += 1
+    return edges
 
-    `turns` receives the whole turns to add, `order` the voxels as they were reached and `starts`
-    the position in `order` at which each component begins.
 
-    The queue is one linked list for each bin. An edge enters when its first voxel is reached and
-    the other is not, hence at most once, so one slot for each edge is enough.
-    """
-    size = phase.size
-    head = np.full(_BINS, -1, dtype=np.int64)
-    following = np.empty(3 * size, dtype=np.int32)
-    reached = np.zeros(size, dtype=np.bool_)
-    count = components = 0
-    for seed in range(size):
-        if not mask[seed] or reached[seed]:
+@kernel
+def _find(parent, turns, v):
+    """Root of the group of `v` and the turns of `v` against it; the path is shortened."""
+    root, total = v, np.int32(0)
+    while parent[root] != root:
+        total += turns[root]
+        root = parent[root]
+    left = total
+    while parent[v] != root and v != root:
+        following, step = parent[v], turns[v]
+        parent[v], turns[v] = root, left
+        v, left = following, left - step
+    return root, total
+
+
+@kernel
+def _join(phase, edges, strides, parent, turns):
+    """Join the groups at the ends of each edge, so that the step across it is below half a turn."""
+    size = np.ones(phase.size, dtype=np.int32)
+    for e in edges:
+        a = e // 3
+        b = a + strides[e - 3 * a]
+        root_a, turns_a = _find(parent, turns, a)
+        root_b, turns_b = _find(parent, turns, b)
+        if root_a == root_b:
             continue
-        starts[components] = count
-        components += 1
-        new, best = seed, _BINS
-        while True:
-            reached[new] = True
-            order[count] = new
-            count += 1
-            for d in range(3):
-                for back in range(2):
-                    first = new - back * strides[d]
-                    other = new - strides[d] if back else new + strides[d]
-                    edge = d * size + first
-                    bin_ = bins[edge]
-                    if bin_ and not reached[other]:
-                        following[edge] = head[bin_]
-                        head[bin_] = edge
-                        best = min(best, bin_)
-            new = -1
-            while best < _BINS:
-                edge = head[best]
-                if edge < 0:
-                    best += 1
-                    continue
-                head[best] = following[edge]
-                d = edge // size
-                first = edge - d * size
-                other = first + strides[d]
-                if reached[first] and reached[other]:
-                    continue
-                old, new = (first, other) if reached[first] else (other, first)
-                turns[new] = turns[old] + math.floor((phase[old] - phase[new]) / TWO_PI + 0.5)
-                break
-            if new < 0:
-                break
-    return components
+        shift = turns_a - turns_b + np.int32(np.floor((phase[a] - phase[b]) / TWO_PI + 0.5))
+        if size[root_a] < size[root_b]:
+            root_a, root_b, shift = root_b, root_a, -shift
+        parent[root_b] = root_a
+        turns[root_b] = shift
+        size[root_a] += size[root_b]
 
 
 @kernel
-def _centre_components(phase, turns, order, starts, components, count):
-    """Shift each component by whole turns so that its median lies in [-pi, pi]."""
-    for c in range(components):
-        stop = starts[c + 1] if c + 1 < components else count
-        members = order[starts[c] : stop]
-        values = np.empty(members.size, dtype=np.float64)
-        for m in range(members.size):
-            values[m] = phase[members[m]] + TWO_PI * turns[members[m]]
-        shift = math.floor(np.median(values) / TWO_PI + 0.5)
-        for m in range(members.size):
-            turns[members[m]] -= shift
+def _flatten(mask, parent, turns):
+    """Make every voxel point to its root; returns the number of groups."""
+    count = 0
+    for v in range(parent.size):
+        if mask[v]:
+            root, total = _find(parent, turns, v)
+            count += root == v
+            parent[v] = root
+            turns[v] = total
+    return count
 
 
 def unwrap_path(
@@ -174,28 +172,34 @@ def unwrap_path(
     big)``, m the magnitude's 99.5th percentile in the mask (the paper takes the maximum, which one
     bright vessel can set).
     """
-    inside = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    box = tuple(slice(int(i[0]), int(i[-1]) + 1) for i in inside)
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
 
-    def padded(array, dtype):
-        return np.pad(np.asarray(array[box], dtype=dtype), 1)
+    def cut(array, dtype):
+        return np.ascontiguousarray(array[box], dtype=dtype)
 
-    angle, within = padded(phase, np.float32), padded(mask, np.bool_)
+    angle, within = cut(phase, np.float32), cut(mask, np.bool_)
     none = np.zeros((0, 0, 0), dtype=np.float32)
-    other = none if second is None else padded(second, np.float32)
+    other = none if second is None else cut(second, np.float32)
     signal, half_maximum = none, 1.0
     if magnitude is not None:
-        signal = padded(magnitude, np.float32)
+        signal = cut(magnitude, np.float32)
         half_maximum = 0.5 * float(np.percentile(signal[within], 99.5)) or 1.0
-    bins = np.zeros((3, *angle.shape), dtype=np.uint8)
+    bins = np.zeros((*angle.shape, 3), dtype=np.uint8)
     _edge_bins(angle, other, signal, within, float(ratio), half_maximum, bins)
-    size = int(np.count_nonzero(within))
-    strides = np.array([angle.shape[1] * angle.shape[2], angle.shape[2], 1])
+    edges = _sort_edges(bins.ravel())
+    strides = np.array([angle.shape[1] * angle.shape[2], angle.shape[2], 1], dtype=np.int32)
+    parent = np.arange(angle.size, dtype=np.int32)
     turns = np.zeros(angle.size, dtype=np.int32)
-    order, starts = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32)
-    flat = angle.ravel()
-    components = _grow(flat, within.ravel(), bins.ravel(), strides, turns, order, starts)
-    _centre_components(flat, turns, order, starts, components, size)
+    _join(angle.ravel(), edges, strides, parent, turns)
+    groups = _flatten(within.ravel(), parent, turns)
+    inside = np.flatnonzero(within)
+    values = angle.ravel()[inside] + np.float32(TWO_PI) * turns[inside]
+    if groups == 1:
+        turns[inside] -= round(float(np.median(values)) / TWO_PI)
+    else:
+        _, label = np.unique(parent[inside], return_inverse=True)
+        shift = np.rint(ndimage.median(values, label, np.arange(groups)) / TWO_PI)
+        turns[inside] -= shift.astype(np.int32)[label]
     result = np.zeros(phase.shape, dtype=np.int32)
-    result[box] = turns.reshape(angle.shape)[1:-1, 1:-1, 1:-1]
+    result[box] = np.where(within, turns.reshape(angle.shape), 0)
     return result

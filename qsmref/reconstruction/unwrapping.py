@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numba import prange
 
-from .echoes import check_mask
+from .checks import check_mask
 from .fft import Transform, good_size
 from .jit import parallel_kernel
 from .romeo import unwrap_path

@@ -1,0 +1,73 @@
+"""Checks of echoes and masks, and what follows from the echo times alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def check_echoes(
+    magnitude: np.ndarray, phase: np.ndarray, echo_times: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Echoes as float32 (x, y, z, echo), times as float64; a ValueError says what is odd."""
+    magnitude = np.asarray(magnitude, dtype=np.float32)
+    phase = np.asarray(phase, dtype=np.float32)
+    times = np.asarray(echo_times, dtype=float)
+    if phase.ndim != 4:
+        raise ValueError(f"phase must have the axes (x, y, z, echo), got shape {phase.shape}")
+    if magnitude.shape != phase.shape:
+        raise ValueError(
+            f"magnitude {magnitude.shape} and phase {phase.shape} must have the same shape"
+        )
+    if times.shape != (phase.shape[3],):
+        raise ValueError(f"{phase.shape[3]} echoes need as many echo times, got {times.size}")
+    if times.size == 0 or not np.isfinite(times).all() or times[0] <= 0:
+        raise ValueError(f"echo times must be positive, got {list(times)}")
+    if np.any(np.diff(times) <= 0):
+        raise ValueError(f"echo times must increase from echo to echo, got {list(times)}")
+    for name, array in (("magnitude", magnitude), ("phase", phase)):
+        # A sum is finite only if every voxel is; it needs no array of flags.
+        if not np.isfinite(np.sum(array, dtype=np.float64)):
+            bad = int(np.count_nonzero(~np.isfinite(array)))
+            raise ValueError(f"{name} has {bad} voxels that are NaN or infinite")
+    if magnitude.size and magnitude.min() < 0:
+        raise ValueError("magnitude has negative voxels")
+    return magnitude, phase, times
+
+
+def check_mask(mask: np.ndarray | None, shape: Sequence[int]) -> np.ndarray:
+    """`mask` as a boolean array of `shape`, all true for None; a ValueError when it is empty."""
+    if mask is None:
+        return np.ones(shape, dtype=bool)
+    mask = np.asarray(mask)
+    if mask.shape != tuple(shape):
+        raise ValueError(f"mask {mask.shape} and image {tuple(shape)} must have the same shape")
+    mask = mask.astype(bool, copy=False)
+    if not mask.any():
+        raise ValueError("the mask is empty")
+    return mask
+
+
+def evenly_spaced(echo_times: Sequence[float]) -> bool:
+    """Whether the echo spacing is constant within 1 %.
+
+    Echo times are often stored rounded to 10 us, so equality would be too strict; with spacings
+    that differ by less than 1 % no signal tells a field from its aliases.
+
+    >>> evenly_spaced([0.00231, 0.00462, 0.00692]), evenly_spaced([0.004, 0.008, 0.0115])
+    (True, False)
+    """
+    steps = np.diff(np.asarray(echo_times, dtype=float))
+    return bool(np.all(np.abs(steps - steps[0]) <= 0.01 * steps[0])) if steps.size else True
+
+
+def echo_spacing(echo_times: Sequence[float]) -> float:
+    """dTE, the time that field maps in radians refer to: TE2 - TE1, or TE for a single echo."""
+    times = np.asarray(echo_times, dtype=float)
+    return float(times[1] - times[0] if times.size > 1 else times[0])
+
+
+def design(times: np.ndarray) -> tuple[np.ndarray, int]:
+    """Times in units of dTE from the first echo, and the aliases to try on either side."""
+    return (times - times[0]) / echo_spacing(times), 0 if evenly_spaced(times) else 2
