@@ -12,10 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numba import prange
+from scipy import ndimage
 
 from .checks import check_mask
 from .fft import Transform, good_size
 from .jit import parallel_kernel
+from .krylov import conjugate_gradients
 from .romeo import unwrap_path
 
 TWO_PI = 2 * math.pi
@@ -40,8 +42,8 @@ def unwrap(
         ``romeo``: path-based; the result differs from `phase` by whole turns only. Parts of the
         mask that do not touch are unwrapped apart, each with its median in [-pi, pi].
         ``laplacian``: periodic FFT solution; its mean over the field of view is zero.
-        ``poisson``: least squares over the neighbours inside the mask; its mean over each part of
-        the mask is that of the wrapped phase's principal value.
+        ``poisson``: least squares over the neighbours inside the mask; each part of the mask is
+        shifted to agree with `phase` where it can, its median in [-pi, pi].
     magnitude : (x, y, z) array, optional
         Weighs the edges of ``romeo``.
     mask : (x, y, z) bool array, optional
@@ -80,7 +82,9 @@ def unwrap(
         return np.where(mask, phase + np.float32(TWO_PI) * turns, np.float32(0))
     if method == "laplacian":
         return unwrap_laplacian(phase, h, mask)
-    raise ValueError(f"unwrapping must be 'romeo' or 'laplacian', got {method!r}")
+    if method == "poisson":
+        return unwrap_poisson(phase, h, mask)
+    raise ValueError(f"unwrapping must be 'romeo', 'laplacian' or 'poisson', got {method!r}")
 
 
 @parallel_kernel
@@ -148,3 +152,99 @@ def inverse_laplacian(grid: Sequence[int], voxel_size: Sequence[float]) -> np.nd
     np.divide(1, spectrum, out=spectrum)
     spectrum[0, 0, 0] = 0
     return spectrum.astype(np.float32)
+
+
+@parallel_kernel
+def _wrapped_laplacian(phase, mask, weights, out):
+    """Sum over the neighbours in the mask of ``wrap(phi_neighbour - phi) / h^2``."""
+    nx, ny, nz = phase.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                total = 0.0
+                if mask[i, j, k]:
+                    here = phase[i, j, k]
+                    for d in range(3):
+                        for side in (-1, 1):
+                            a, b, c = i + side * (d == 0), j + side * (d == 1), k + side * (d == 2)
+                            if 0 <= a < nx and 0 <= b < ny and 0 <= c < nz and mask[a, b, c]:
+                                step = phase[a, b, c] - here
+                                turns = math.floor(step / TWO_PI + 0.5)
+                                total += weights[d] * (step - TWO_PI * turns)
+                out[i, j, k] = total
+
+
+@parallel_kernel
+def _mask_laplacian(x, mask, weights, out):
+    """Minus the Laplacian of the graph of neighbours inside the mask."""
+    nx, ny, nz = x.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                total = 0.0
+                if mask[i, j, k]:
+                    here = x[i, j, k]
+                    for d in range(3):
+                        for side in (-1, 1):
+                            a, b, c = i + side * (d == 0), j + side * (d == 1), k + side * (d == 2)
+                            if 0 <= a < nx and 0 <= b < ny and 0 <= c < nz and mask[a, b, c]:
+                                total += weights[d] * (here - x[a, b, c])
+                out[i, j, k] = total
+
+
+def unwrap_poisson(
+    phase: np.ndarray,
+    voxel_size: Sequence[float],
+    mask: np.ndarray | None = None,
+    tolerance: float = 1e-4,
+    max_iterations: int = 200,
+) -> np.ndarray:
+    """Least-squares unwrapping inside a mask; see :func:`unwrap`.
+
+    Minimises the sum over neighbours i, j inside the mask of ``(u_j - u_i - wrap(phi_j - phi_i))^2
+    / h^2``: Poisson's equation with the boundary condition that nature gives (Neumann). Unlike
+    the equation with zeros at the boundary it keeps the harmonic part of a field, hence its
+    background. Where the wrapped differences go round no pole the result is `phase` without its
+    jumps, up to the tolerance.
+
+    Conjugate gradients, preconditioned by the inverse of the periodic Laplacian.
+
+    Parameters
+    ----------
+    tolerance : float
+        Residual of the equation relative to its right-hand side.
+    """
+    weights = 1 / np.asarray(voxel_size, dtype=float) ** 2
+    mask = check_mask(mask, phase.shape)
+    box = tuple(slice(s.start, s.stop) for s in ndimage.find_objects(mask.astype(np.uint8))[0])
+    angle = np.ascontiguousarray(phase[box], dtype=np.float32)
+    within = np.ascontiguousarray(mask[box])
+    right = np.empty_like(angle)
+    _wrapped_laplacian(angle, within, weights, right)
+    np.negative(right, out=right)
+    transform = Transform(angle.shape, [good_size(n + 1) for n in angle.shape])
+    inverse = -inverse_laplacian(transform.grid, voxel_size)
+
+    def precondition(x):
+        spectrum = transform.forward(x)
+        spectrum *= inverse
+        return np.where(within, transform.inverse(spectrum), np.float32(0))
+
+    def laplacian(x):
+        out = np.empty_like(x)
+        _mask_laplacian(x, within, weights, out)
+        return out
+
+    smooth, _ = conjugate_gradients(laplacian, right, tolerance, max_iterations, precondition)
+    labels, count = ndimage.label(within)
+    index = np.arange(1, count + 1)
+    difference = np.exp(1j * (angle - smooth))
+    shift = np.angle(
+        ndimage.mean(difference.real, labels, index)
+        + 1j * ndimage.mean(difference.imag, labels, index)
+    )
+    shift -= TWO_PI * np.rint((ndimage.median(smooth, labels, index) + shift) / TWO_PI)
+    smooth += np.concatenate([[0], shift]).astype(np.float32)[labels]
+    result = np.zeros(phase.shape, dtype=np.float32)
+    result[box] = np.where(within, smooth, 0)
+    return result
