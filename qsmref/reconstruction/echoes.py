@@ -17,7 +17,7 @@ from .checks import check_echoes, check_mask, design, echo_spacing, evenly_space
 from .linefit import fit_voxels
 from .noise import noise_level
 
-__all__ = ["EchoFit", "echo_spacing", "evenly_spaced", "fit_echoes", "noise_level"]
+__all__ = ["EchoFit", "echo_spacing", "evenly_spaced", "fit_echoes", "fit_unwrapped", "noise_level"]
 
 #: Standard deviation (rad) of a phase that is pure chance on [-pi, pi]: no noise can be larger.
 RANDOM_PHASE = math.pi / math.sqrt(3)
@@ -118,6 +118,58 @@ def fit_echoes(
     noise = np.minimum(maps.noise * np.float32(sigma), np.float32(RANDOM_PHASE))
     maps = maps._replace(noise=noise)
     return EchoFit(*(np.reshape(m, shape) for m in maps))
+
+
+def fit_unwrapped(
+    magnitude: np.ndarray,
+    phase: np.ndarray,
+    echo_times: Sequence[float],
+    mask: np.ndarray | None = None,
+    *,
+    sigma: float | None = None,
+) -> tuple[EchoFit, np.ndarray]:
+    """Weighted line through echoes that are unwrapped already: the field is not wrapped again.
+
+    The weights are the squared magnitudes, the inverse variance of a phase.
+
+    Parameters
+    ----------
+    magnitude, echo_times, mask, sigma
+        As for :func:`fit_echoes`.
+    phase : (x, y, z, echo) array
+        rad, unwrapped along the echoes, such as
+        :func:`qsmref.reconstruction.unwrapping.unwrap_echoes` gives.
+
+    Returns
+    -------
+    fit : EchoFit
+        As :func:`fit_echoes`, with a field (rad per dTE) of any size.
+    offset : (x, y, z) float32 array
+        Phase at TE = 0, rad.
+    """
+    magnitude, phase, times = check_echoes(magnitude, phase, echo_times)
+    if times.size < 2:
+        raise ValueError("a line through the echoes needs two of them")
+    mask = check_mask(mask, phase.shape[:3])
+    if sigma is None:
+        sigma = noise_level(magnitude, phase, times, mask).sigma
+    t = times / echo_spacing(times)
+    weight, angle = magnitude[mask].astype(np.float64) ** 2, phase[mask].astype(np.float64)
+    a11, a12, a22 = weight.sum(axis=1), weight @ t, weight @ t**2
+    b1, b2 = np.einsum("ve,ve->v", weight, angle), np.einsum("ve,ve,e->v", weight, angle, t)
+    det = a11 * a22 - a12**2
+    known = det > 1e-12 * a11 * a22
+    det[~known] = np.inf
+    slope, offset = (a11 * b2 - a12 * b1) / det, (a22 * b1 - a12 * b2) / det
+    left = 2 * np.sin(0.5 * (angle - offset[:, None] - slope[:, None] * t))
+    misfit = np.einsum("ve,ve->v", weight, left**2)
+    noise = np.full(a11.shape, RANDOM_PHASE)
+    noise[known] = np.minimum(sigma * np.sqrt(a11[known] / det[known]), RANDOM_PHASE)
+    residual = np.divide(misfit, a11, out=np.ones_like(a11), where=known)
+    maps = np.zeros((4, *mask.shape), dtype=np.float32)
+    for image, values in zip(maps, (slope, noise, residual, offset), strict=True):
+        image[mask] = values
+    return EchoFit(*maps[:3]), maps[3]
 
 
 def _single_echo(magnitude, phase, index, maps) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from numba import prange
 from scipy import ndimage
 
-from .checks import check_mask
+from .checks import check_echoes, check_mask, echo_spacing, evenly_spaced
+from .echoes import fit_echoes
 from .fft import Transform, good_size
 from .jit import parallel_kernel
 from .krylov import conjugate_gradients
@@ -85,6 +86,90 @@ def unwrap(
     if method == "poisson":
         return unwrap_poisson(phase, h, mask)
     raise ValueError(f"unwrapping must be 'romeo', 'laplacian' or 'poisson', got {method!r}")
+
+
+def unwrap_echoes(
+    magnitude: np.ndarray,
+    phase: np.ndarray,
+    echo_times: Sequence[float],
+    voxel_size: Sequence[float],
+    mask: np.ndarray | None = None,
+    template: int = 0,
+) -> np.ndarray:
+    """Unwrap every echo in space and in time, by whole turns.
+
+    The template echo is unwrapped in space along ROMEO's paths, with the coherence of gradients
+    over echoes among its weights, and so is the field of :func:`qsmref.reconstruction.fit_echoes`.
+    The other echoes take the whole turns that bring them nearest to ``template + field (TE -
+    TE_template)``. Scaling the template by the ratio of echo times, as the paper does, would need
+    a phase without the receiver's offset; a prediction from the field does not.
+
+    Parameters
+    ----------
+    magnitude, phase : (x, y, z, echo) arrays
+        Phase in rad.
+    echo_times : sequence of float
+        s, increasing.
+    voxel_size : (3,) float
+        mm.
+    mask : (x, y, z) bool array, optional
+    template : int
+        Echo that is unwrapped in space, counted from 0.
+
+    Returns
+    -------
+    (x, y, z, echo) float32 array, rad; 0 outside the mask.
+
+    References
+    ----------
+    Dymerska et al. 2021, doi:10.1002/mrm.28563.
+    """
+    magnitude, phase, times = check_echoes(magnitude, phase, echo_times)
+    if not 0 <= template < times.size:
+        raise ValueError(f"template must be an echo from 0 to {times.size - 1}, got {template}")
+    mask = check_mask(mask, phase.shape[:3])
+    if times.size == 1:
+        return unwrap(phase[..., 0], voxel_size, "romeo", magnitude[..., 0], mask)[..., None]
+    other = template + 1 if template + 1 < times.size else template - 1
+    turns = unwrap_path(
+        phase[..., template],
+        mask,
+        magnitude[..., template],
+        phase[..., other],
+        times[template] / times[other],
+    )
+    start = phase[..., template] + np.float32(TWO_PI) * turns
+    # The noise map is not used, so its scale does not matter.
+    field = fit_echoes(magnitude, phase, times, mask, sigma=1.0).field
+    field += np.float32(TWO_PI) * unwrap_path(field, mask, np.sqrt(_energy(magnitude)))
+    steps = ((times - times[template]) / echo_spacing(times)).astype(np.float32)
+    if not evenly_spaced(times):
+        field += np.float32(TWO_PI) * _common_alias(phase, start, field, steps, mask)
+    expected = start[..., None] + field[..., None] * steps
+    expected -= phase
+    expected /= np.float32(TWO_PI)
+    np.rint(expected, out=expected)
+    expected *= np.float32(TWO_PI)
+    expected += phase
+    expected *= mask[..., None]
+    return expected
+
+
+def _energy(magnitude: np.ndarray) -> np.ndarray:
+    return np.einsum("xyze,xyze->xyz", magnitude, magnitude)
+
+
+def _common_alias(phase, start, field, steps, mask) -> int:
+    """Turns per dTE by which the whole field is off; uneven spacing can tell."""
+    index = np.flatnonzero(mask)
+    index = index[:: max(1, index.size // 20_000)]
+    measured = phase.reshape(-1, steps.size)[index]
+    first, slope = start.ravel()[index, None], field.ravel()[index, None]
+    candidates = sorted(range(-2, 3), key=abs)
+    fit = [
+        np.cos(measured - first - (slope + TWO_PI * turns) * steps).mean() for turns in candidates
+    ]
+    return candidates[int(np.argmax(np.array(fit) - 1e-3 * np.abs(candidates)))]
 
 
 @parallel_kernel
