@@ -1,0 +1,207 @@
+"""The figures of one run, in the order of the data: magnitude, fields, map, regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qsmref import images
+from qsmref.analysis.names import tissue
+
+from . import pictures
+from .pictures import Picture, View, axial_strip, three_planes
+from .wording import nice, number
+
+#: The window in which every map is shown, ppb: maps of all participants look alike.
+MAP_WINDOW_PPB = (-100.0, 100.0)
+#: A region larger than this (mm^3) is tissue, not a nucleus: it does not choose the slices.
+_LARGEST_NUCLEUS_MM3 = 40_000.0
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """What the colours of a figure mean."""
+
+    #: Of a CSS gradient.
+    stops: str
+    ticks: list[str]
+    unit: str
+
+    @classmethod
+    def of(cls, cmap: str, window: tuple[float, float], unit: str) -> ColourBar:
+        """Colour bar of a window, with ticks at its ends and its middle."""
+        ticks = [number(t, 0) for t in (window[0], sum(window) / 2, window[1])]
+        return cls(pictures.gradient(cmap), ticks, unit)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Pictures with a title and a caption: three planes, and perhaps a strip of axial slices."""
+
+    title: str
+    caption: str
+    planes: list[Picture]
+    strip: list[Picture] = field(default_factory=list)
+    bar: ColourBar | None = None
+    #: Names and colours.
+    legend: list[tuple[str, str]] = field(default_factory=list)
+
+
+def run_figures(
+    files: Mapping[str, Any], sidecar: Mapping[str, Any], atlases: Sequence[Mapping[str, Any]]
+) -> tuple[list[Figure], dict[str, str]]:
+    """Figures of a run and the facts that its images tell.
+
+    Parameters
+    ----------
+    files : mapping
+        Paths by kind, as in :func:`bids_app.report.write_participant_report`; what is not there
+        is not shown.
+    sidecar : mapping
+        Of the map.
+    atlases : sequence of mappings
+        `name`, `dseg` (path or None), `table` (region table), `colour_of` (label to number of a
+        colour) and `legend`.
+    """
+    kinds = ("chimap", "total_field", "local_field", "magnitude")
+    first = next((files[kind] for kind in kinds if files.get(kind)), None)
+    if first is None:
+        return [], {}
+    shape, affine = pictures.grid(first)
+    facts = _geometry(shape, affine, sidecar)
+    mask = pictures.load(files["mask"]) > 0 if files.get("mask") else None
+    if mask is not None:
+        volume = np.count_nonzero(mask) * np.prod(images.voxel_size(affine))
+        facts["Mask"] = f"{number(volume / 1000, 0)}\u00a0ml"
+    labels = [pictures.load(a["dseg"], np.int32) if a["dseg"] else None for a in atlases]
+    shown = None
+    if labels and labels[0] is not None:
+        shown = np.where(_colour_of(atlases[0], labels[0]) > 0, labels[0], 0)
+    brain = np.ones(shape, dtype=bool) if mask is None else mask
+    view = View.around(affine, brain, shown)
+
+    figures = []
+    if files.get("magnitude"):
+        figures.append(_magnitude(view, pictures.load(files["magnitude"]), mask))
+    for kind, title, note in (
+        ("total_field", "Total field", _wrap_note(sidecar)),
+        ("local_field", "Local field", "What the background removal left."),
+    ):
+        if files.get(kind):
+            figures.append(_field(view, pictures.load(files[kind]), mask, title, note))
+    if files.get("chimap"):
+        ppb = pictures.load(files["chimap"]) * 1000
+        inside = _finite(ppb, mask)
+        if inside.size:
+            facts["Map in the mask" if mask is not None else "Map"] = (
+                f"mean {number(inside.mean())}, SD {number(inside.std())}\u00a0ppb"
+            )
+        figures.append(_map(view, ppb, mask))
+        for atlas, numbers in zip(atlases, labels, strict=True):
+            if numbers is not None:
+                figures.append(_regions(view, ppb, mask, atlas, numbers))
+    return figures, facts
+
+
+def _finite(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    inside = array.ravel() if mask is None else array[mask]
+    return inside[np.isfinite(inside)]
+
+
+def nuclei(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a region table that are small structures: no tissue, and not in every slice."""
+    small = (table["volume_mm3"] <= _LARGEST_NUCLEUS_MM3) & (table["coverage"] > 0)
+    return table[small & table["name"].map(tissue).isna()]
+
+
+def _geometry(shape, affine: np.ndarray, sidecar: Mapping[str, Any]) -> dict[str, str]:
+    b0 = np.asarray(sidecar.get("B0Direction") or images.b0_direction(affine), dtype=float)
+    angle = np.degrees(np.arccos(np.clip(abs(b0[2]) / np.linalg.norm(b0), 0, 1)))
+    return {
+        "Matrix": " × ".join(str(n) for n in shape),
+        "Voxel size": " × ".join(f"{h:.3g}" for h in images.voxel_size(affine)) + " mm",
+        "B0 in voxel axes": f"({', '.join(number(v, 3) for v in b0)}), {angle:.1f}° from the "
+        "third axis",
+    }
+
+
+def _wrap_note(sidecar: Mapping[str, Any]) -> str:
+    times = np.atleast_1d(sidecar.get("EchoTime", []))
+    if len(times) > 1 and times[1] > times[0]:
+        step = 1 / (times[1] - times[0])
+        return f"A wrap that was not undone is a step of {number(step, 0)}\u00a0Hz."
+    return "A wrap that was not undone is a step with a sharp edge."
+
+
+def _magnitude(view: View, magnitude: np.ndarray, mask: np.ndarray | None) -> Figure:
+    inside = _finite(magnitude, mask)
+    window = (0.0, float(np.percentile(inside, 99.5)) if inside.size else 1.0)
+    if mask is None:
+        shown = three_planes(view, magnitude, window, "Magnitude")
+        return Figure("Magnitude", "No mask was given.", shown)
+    text = "Magnitude with the outline of the mask"
+    return Figure(
+        "Magnitude and mask",
+        "Inside the outline is the mask: there the map is valid.",
+        three_planes(view, magnitude, window, text, contour=mask),
+        axial_strip(view, magnitude, window, text, mask, contour=mask),
+    )
+
+
+def _field(view: View, hertz: np.ndarray, mask: np.ndarray | None, title: str, note: str) -> Figure:
+    inside = _finite(hertz, mask)
+    top = nice(np.percentile(np.abs(inside), 98)) if inside.size else 1.0
+    window = (-top, top)
+    scatter = number(inside.std() if inside.size else None)
+    return Figure(
+        title,
+        f"{note} SD {scatter}\u00a0Hz.",
+        three_planes(view, hertz, window, title, cmap="RdBu_r", valid=mask),
+        bar=ColourBar.of("RdBu_r", window, "Hz"),
+    )
+
+
+def _map(view: View, ppb: np.ndarray, mask: np.ndarray | None) -> Figure:
+    low, high = MAP_WINDOW_PPB
+    inside = _finite(ppb, mask)
+    beyond = 100 * np.mean((inside < low) | (inside > high)) if inside.size else None
+    return Figure(
+        "Susceptibility map",
+        "As reconstructed: its zero is arbitrary. The window is the same for every participant; "
+        f"{number(beyond)}\u00a0% of the voxels lie outside it.",
+        three_planes(view, ppb, MAP_WINDOW_PPB, "Susceptibility map", valid=mask),
+        bar=ColourBar.of("gray", MAP_WINDOW_PPB, "ppb"),
+    )
+
+
+def _regions(
+    view: View,
+    ppb: np.ndarray,
+    mask: np.ndarray | None,
+    atlas: Mapping[str, Any],
+    numbers: np.ndarray,
+) -> Figure:
+    painted = _colour_of(atlas, numbers)
+    text = f"Regions of {atlas['name']} on the map"
+    shown = {"overlay": painted, "valid": mask}
+    return Figure(
+        f"Regions: {atlas['name']}",
+        "Above, the slices that show most of the regions; below, from their bottom to their top.",
+        three_planes(view, ppb, MAP_WINDOW_PPB, text, **shown),
+        axial_strip(view, ppb, MAP_WINDOW_PPB, text, painted > 0, **shown),
+        legend=atlas["legend"],
+    )
+
+
+def _colour_of(atlas: Mapping[str, Any], numbers: np.ndarray) -> np.ndarray:
+    """Label image with the numbers of the colours in place of the labels; 0 for none."""
+    top = int(numbers.max(initial=0))
+    table = np.zeros(top + 1, dtype=np.uint8)
+    for index, colour in atlas["colour_of"].items():
+        if 0 < index <= top:
+            table[index] = colour
+    return table[np.clip(numbers, 0, None)]
