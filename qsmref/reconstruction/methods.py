@@ -19,3 +19,9 @@ TOTAL_FIELD = ("single-step", "total-field")
 
 #: :func:`qsmref.reconstruction.fit_echoes`
 ECHO_FIT = ("nonlinear", "linear")
+
+#: :func:`qsmref.reconstruction.brain_mask`
+MASK = ("surface",)
+
+#: :func:`qsmref.reconstruction.phase.remove_phase_offset`, or nothing
+PHASE_OFFSET = ("none", "mcpc-3d-s")

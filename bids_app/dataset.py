@@ -1,0 +1,231 @@
+"""Files of the results as a dataset: description, status, log, citation.
+
+Several commands may write into one folder at the same time. Files that all of them change are
+made anew under a lock from parts that only one of them writes, and renamed into place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import qsmref
+from qsmref import files
+from qsmref.index import read_description
+from qsmref.problems import Problem
+from qsmref.settings import Settings
+
+BIDS_VERSION = "1.10.0"
+#: States of a run or participant in the status table.
+COMPLETED, FAILED, SKIPPED = "completed", "failed", "skipped"
+
+_IGNORED = """\
+sub-*.html
+group.html
+logs
+logs/**
+group/**
+**/figures/**
+sub-*/figures
+*_xfm.h5
+*_xfm.txt
+sub-*/**/*_atlas-*_Chimap.tsv
+sub-*/**/*_atlas-*_Chimap.json
+"""
+
+_DESCRIPTIONS = {
+    "brain": "Mask of the brain in which the susceptibility map is valid",
+    "total": "Field of all sources, inside and outside the head",
+    "local": "Field of the sources inside the brain mask",
+    "unreferenced": "Susceptibility map as reconstructed; its zero is arbitrary",
+    "imported": "Susceptibility map made by another program, copied; its zero is unknown",
+    "roi": "Statistics of the susceptibility map in each region",
+    "differential": "Differences of the susceptibility between every pair of regions",
+}
+
+_STATUS_COLUMNS = {
+    "participant_id": {"Description": "Participant"},
+    "run": {"Description": "Entities of the run; n/a when no run was found"},
+    "status": {
+        "Description": "What became of it",
+        "Levels": {
+            COMPLETED: "all results are there",
+            FAILED: "a step failed",
+            SKIPPED: "the input could not be used",
+        },
+    },
+    "step": {"Description": "Step that failed"},
+    "reason": {"Description": "Why it failed or was skipped"},
+    "warnings": {"Description": "What is odd about the run, sentences joined by a space"},
+    "version": {"Description": "Version of qsmref"},
+}
+
+_README = """\
+# Susceptibility maps and differences between regions
+
+Made by qsmref {version}. `sub-*.html` are reports, one a participant;
+`sub-*/anat/*_desc-differential_Chimap.tsv` are the differences between regions, and
+`logs/participant-status.tsv` says what was completed, what failed, and why. The zero of a map
+(`*_desc-unreferenced_Chimap.nii.gz`) is arbitrary: compare differences, or re-reference it with the
+numbers under `ReferenceStatistics` in its sidecar.
+"""
+
+
+@contextmanager
+def lock(output_dir: Path) -> Iterator[None]:
+    """Let one command at a time change the files that all share."""
+    folder = output_dir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def write_dataset_files(
+    output_dir: Path, bids_dir: Path, settings: Settings, methods: Sequence[str]
+) -> None:
+    """Write description, table of descriptions, .bidsignore, README, settings and citation.
+
+    Parameters
+    ----------
+    output_dir, bids_dir : Path
+        Folders of results and data.
+    settings : Settings
+        All options; written to ``logs/settings.toml``.
+    methods : sequence of str
+        Sentences for ``logs/CITATION.md``.
+    """
+    links = {"raw": bids_dir, **{name: Path(p) for name, p in settings.derivatives.items()}}
+    with lock(output_dir):
+        description = _description(output_dir, bids_dir, links)
+        _write_if_changed(output_dir / "dataset_description.json", _json(description))
+        _write_if_changed(output_dir / ".bidsignore", _IGNORED)
+        rows = "".join(f"desc-{desc}\t{text}\n" for desc, text in _DESCRIPTIONS.items())
+        _write_if_changed(output_dir / "descriptions.tsv", "desc_id\tdescription\n" + rows)
+        if not (output_dir / "README.md").exists():
+            text = _README.format(version=qsmref.__version__)
+            files.write_text(output_dir / "README.md", text)
+        files.write_text(output_dir / "logs" / "settings.toml", settings.to_toml())
+        write_citation(output_dir, methods)
+
+
+def write_citation(output_dir: Path, methods: Sequence[str]) -> Path:
+    """Write the methods text."""
+    text = (
+        "# Methods\n\n"
+        f"Susceptibility maps were processed with qsmref {qsmref.__version__}. "
+        + " ".join(methods)
+        + "\n"
+    )
+    return files.write_text(output_dir / "logs" / "CITATION.md", text)
+
+
+def _description(output_dir: Path, bids_dir: Path, links: Mapping[str, Path]) -> dict[str, Any]:
+    raw = read_description(bids_dir)
+    before = read_description(output_dir)
+    source: dict[str, Any] = {"URL": bids_dir.as_uri()}
+    if raw.get("DatasetDOI"):
+        source["DOI"] = raw["DatasetDOI"]
+    # A command with other derivatives leaves those of earlier ones in the links.
+    known = before.get("DatasetLinks", {}) | {name: p.as_uri() for name, p in links.items()}
+    description: dict[str, Any] = {
+        "Name": "Susceptibility maps and differences between regions",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "qsmref", "Version": qsmref.__version__}],
+        "SourceDatasets": [source],
+        "DatasetLinks": dict(sorted(known.items())),
+    }
+    if raw.get("License"):
+        description["License"] = raw["License"]
+    return description
+
+
+def write_status(
+    output_dir: Path,
+    subject: str,
+    runs: Mapping[str, Sequence[str]],
+    problems: Sequence[Problem],
+    settings: Settings,
+) -> None:
+    """Record what became of a participant, and make the table of all participants anew.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Folder of results.
+    subject : str
+        Label without ``sub-``.
+    runs : mapping
+        Warnings of the runs that are completed, by prefix.
+    problems : sequence of Problem
+        Of this participant.
+    settings : Settings
+        All options.
+    """
+    record = {
+        "participant": subject,
+        "version": qsmref.__version__,
+        "completed": {prefix: list(warnings) for prefix, warnings in runs.items()},
+        "problems": [problem.as_dict() for problem in problems],
+        "settings": settings.as_dict(),
+    }
+    files.write_json(_shard(output_dir, subject), record)
+    with lock(output_dir):
+        records = [
+            json.loads(path.read_text(encoding="utf-8"))
+            for path in sorted(_shard(output_dir, "x").parent.glob("sub-*.json"))
+        ]
+        rows = [row for item in records for row in _rows(item)]
+        lines = ["\t".join(_STATUS_COLUMNS), *("\t".join(row) for row in rows)]
+        table = output_dir / "logs" / "participant-status.tsv"
+        files.write_text(table, "\n".join(lines) + "\n")
+        files.write_json(table.with_suffix(".json"), _STATUS_COLUMNS)
+
+
+def read_status(output_dir: Path, subject: str) -> dict[str, Any]:
+    """What :func:`write_status` recorded of a participant, empty when there is nothing."""
+    path = _shard(output_dir, subject)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def recorded_subjects(output_dir: Path) -> list[str]:
+    """Participants of whom something is recorded."""
+    return sorted(
+        path.stem.removeprefix("sub-") for path in _shard(output_dir, "x").parent.glob("sub-*.json")
+    )
+
+
+def _shard(output_dir: Path, subject: str) -> Path:
+    return output_dir / "logs" / "status" / f"sub-{subject}.json"
+
+
+def _rows(record: Mapping[str, Any]) -> Iterator[list[str]]:
+    participant, version = f"sub-{record['participant']}", record["version"]
+    for prefix, warnings in record["completed"].items():
+        yield _cells(participant, prefix, COMPLETED, "", "", " ".join(warnings), version)
+    for problem in map(Problem.from_dict, record["problems"]):
+        status = SKIPPED if problem.step == "input" else FAILED
+        row = (participant, problem.prefix, status, problem.step, problem.sentence, "", version)
+        yield _cells(*row)
+
+
+def _cells(*values: str) -> list[str]:
+    # Sentences may quote sidecars: neither tabs nor line ends may reach the table.
+    return [" ".join(str(value).split()) or "n/a" for value in values]
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+        files.write_text(path, text)

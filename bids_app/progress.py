@@ -1,0 +1,132 @@
+"""What the graph is doing: told on the terminal while it runs, and remembered for the status."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qsmref.interfaces.base import PROBLEM_FILE, Interface
+from qsmref.problems import ExitCode, Problem
+from qsmref.runs import Run
+
+#: Nodes that write results; a run is complete when all of its nodes of this kind are done.
+SINK = "save_"
+
+
+class Step(NamedTuple):
+    """A node as the user knows it."""
+
+    run: Run
+    name: str
+
+    @property
+    def words(self) -> str:
+        """Name of the step, in words."""
+        return self.name.replace("_", " ")
+
+
+class Progress:
+    """Status callback of nipype's plugins.
+
+    Parameters
+    ----------
+    runs : mapping
+        Runs by the name of their workflow, ``(workflow of the participant, workflow of the run)``.
+    sinks : mapping
+        Number of sinks of each run, by its prefix.
+    crash_dir : Path
+        Where nipype writes its crash files.
+    verbose : int
+        With 1 also the writing of results is told, and how long each step took.
+    linear : bool
+        Whether the plugin is ``Linear``, which reports nodes that it left out as ended.
+    say : callable
+        Prints a line.
+    """
+
+    def __init__(
+        self,
+        runs: Mapping[tuple[str, str], Run],
+        sinks: Mapping[str, int],
+        crash_dir: Path,
+        verbose: int = 0,
+        linear: bool = False,
+        say: Callable[[str], None] = print,
+    ):
+        self._runs, self._missing = dict(runs), dict(sinks)
+        self._crash_dir, self._verbose, self._say = crash_dir, verbose, say
+        self._linear = linear
+        self._begin = time.monotonic()
+        self._started: dict[str, float] = {}
+        self.problems: list[Problem] = []
+
+    def __call__(self, node: Any, status: str) -> None:
+        """Take note of a node that starts, ends, or fails."""
+        step = self._step(node)
+        if step is None:
+            return
+        if status == "start":
+            self._start(node, step)
+        elif status == "exception":
+            self._fail(node, step)
+        elif status == "end":
+            self._end(node, step)
+
+    def _start(self, node: Any, step: Step) -> None:
+        self._started[node.fullname] = time.monotonic()
+        if self._verbose or not step.name.startswith(SINK):
+            self._line(f"{step.run.prefix}: {step.words}")
+
+    def _end(self, node: Any, step: Step) -> None:
+        if any(p.prefix == step.run.prefix and p.step == step.words for p in self.problems):
+            # Some plugins report the end of a node that failed, too.
+            return
+        begin = self._started.pop(node.fullname, None)
+        if begin is None and (self._linear or not step.name.startswith(SINK)):
+            # Taken from the work folder or, by the plugin Linear, left out after a failure. Other
+            # plugins tell no start of nodes that they run in their own process, as the sinks are.
+            return
+        if self._verbose and begin is not None:
+            seconds = time.monotonic() - begin
+            self._line(f"{step.run.prefix}: {step.words} took {seconds:.1f} s")
+        if step.name.startswith(SINK):
+            self._missing[step.run.prefix] -= 1
+            if self._missing[step.run.prefix] == 0:
+                self._line(f"{step.run.prefix}: completed")
+
+    def _fail(self, node: Any, step: Step) -> None:
+        note = Path(node.output_dir()) / PROBLEM_FILE
+        if note.is_file():
+            content = json.loads(note.read_text(encoding="utf-8"))
+        else:
+            content = {"sentence": "the step ended without a word.", "code": ExitCode.INTERNAL}
+        code, sentence = ExitCode(content["code"]), content["sentence"]
+        if code == ExitCode.INTERNAL:
+            sentence += f" (details: {self._crash_dir})"
+        problem = Problem(step.run.subject, sentence, code, step.words, step.run.prefix)
+        self.problems.append(problem)
+        print(f"qsmref: {step.run.prefix}: {step.words}: {sentence}", file=sys.stderr, flush=True)
+
+    def completed(self, runs: Sequence[Run]) -> list[Run]:
+        """Those of the runs whose results are all there."""
+        return [run for run in runs if self._missing.get(run.prefix) == 0]
+
+    def _step(self, node: Any) -> Step | None:
+        if not isinstance(node.interface, Interface):
+            # nipype's own nodes only pass things on.
+            return None
+        parts = node.fullname.split(".")
+        names = [n.removesuffix("_wf") for n in parts]
+        for i in range(len(parts) - 1):
+            run = self._runs.get((parts[i], parts[i + 1]))
+            if run is not None:
+                return Step(run, names[-1])
+        return None
+
+    def _line(self, text: str) -> None:
+        seconds = int(time.monotonic() - self._begin)
+        self._say(f"[{seconds // 60:3d}:{seconds % 60:02d}] {text}")

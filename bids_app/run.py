@@ -1,0 +1,266 @@
+"""``qsmref``: from the command line to the exit code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from qsmref.problems import DataError, ExitCode, Problem, exit_code
+from qsmref.settings import Settings
+
+from .parser import Command, parse_args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; the last line printed agrees with it."""
+    # nipype asks a server for its newest version when it is imported, unless told not to.
+    os.environ.setdefault("NIPYPE_NO_ET", "1")
+    command = parse_args(argv)
+    try:
+        finished, asked, problems = _LEVELS[command.level](command)
+    except DataError as error:
+        return _last_line(0, 0, [Problem("", str(error), error.code)])
+    except OSError as error:
+        sentence = f"reading or writing failed: {error}"
+        return _last_line(0, 0, [Problem("", sentence, ExitCode.IO_ERROR)])
+    except KeyboardInterrupt:
+        _error("interrupted; the same command goes on from the work folder")
+        return 130
+    return _last_line(finished, asked, problems)
+
+
+def _participant_level(command: Command) -> tuple[int, int, list[Problem]]:
+    """Do what is asked for; return finished participants, asked participants, and problems."""
+    settings = command.settings
+    _check_output(command.output_dir)
+    if settings.reports_only:
+        return _reports_only(command)
+    _check_parameters(settings)
+    if settings.boilerplate_only:
+        return _boilerplate_only(command)
+    _validate(command)
+    runs, problems = _discover(command)
+    subjects = list(dict.fromkeys([*(r.subject for r in runs), *_subjects(problems)]))
+    if settings.dry_run:
+        from .graph import plan
+
+        print("\n".join(plan(runs, settings)), flush=True)
+        return len({r.subject for r in runs} - set(_subjects(problems))), len(subjects), problems
+    return _process(command, runs, problems, subjects)
+
+
+#: From the level of the analysis to what it does.
+_LEVELS = {"participant": _participant_level}
+
+
+def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]]:
+    from .dataset import write_dataset_files, write_status
+    from .graph import NAME, choose_plugin, configure, init_app_wf, make_progress, write_graph
+
+    settings, output_dir = command.settings, command.output_dir
+    work = settings.work_dir.absolute()
+    if settings.clean_workdir:
+        shutil.rmtree(work / NAME, ignore_errors=True)
+    configure(settings, output_dir)
+    workflow = init_app_wf(runs, settings, output_dir)
+    write_dataset_files(output_dir, command.bids_dir, settings, _methods(workflow))
+    if settings.write_graph:
+        write_graph(workflow, output_dir)
+    completed = []
+    if runs:
+        plugin, plugin_args = choose_plugin(settings)
+        progress = make_progress(workflow, runs, settings, output_dir, plugin)
+        plugin_args["status_callback"] = progress
+        arguments = {"plugin": plugin, "plugin_args": plugin_args}
+        problems = problems + _run_graph(workflow, arguments, progress, runs)
+        completed = progress.completed(runs)
+    for subject in subjects:
+        mine = [p for p in problems if p.subject == subject]
+        done = {r.prefix: r.warnings for r in completed if r.subject == subject}
+        write_status(output_dir, subject, done, mine, settings)
+        _report(output_dir, subject, settings, mine)
+    failed = set(_subjects(problems))
+    finished = [s for s in subjects if s not in failed]
+    return len(finished), len(subjects), problems
+
+
+def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
+    """Run the graph; what went wrong comes back as problems."""
+    try:
+        workflow.run(**arguments)
+    except Exception as error:
+        if not progress.problems:
+            # Not a step but the engine itself: there is nothing else that could tell of it.
+            cause = str(error).strip().splitlines()
+            sentence = f"the graph stopped: {cause[-1] if cause else type(error).__name__}"
+            return [Problem("", sentence, ExitCode.INTERNAL, step="graph")]
+    done = {run.prefix for run in progress.completed(runs)}
+    told = {problem.prefix for problem in progress.problems}
+    stopped = [
+        Problem(
+            run.subject,
+            "not done, since the graph stopped.",
+            ExitCode.INTERNAL,
+            "graph",
+            run.prefix,
+        )
+        for run in runs
+        if run.prefix not in done | told
+    ]
+    return progress.problems + stopped
+
+
+def _methods(workflow) -> list[str]:
+    from qsmref.workflows.citations import sentence
+
+    software = [sentence("software", "qsmref"), sentence("software", "bids")]
+    return workflow.methods_text() + software
+
+
+def _report(output_dir: Path, subject: str, settings: Settings, problems: Iterable[Problem]):
+    from .report import write_participant_report
+    from .results import collect_results
+
+    results = collect_results(output_dir, subject)
+    write_participant_report(output_dir, subject, results, settings, list(problems))
+
+
+def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
+    """Write the reports of the participants that have results."""
+    from .dataset import read_status, recorded_subjects
+    from .results import recorded_settings
+
+    output_dir = command.output_dir
+    recorded = recorded_subjects(output_dir)
+    wanted = command.settings.participant_label or tuple(recorded)
+    if not wanted:
+        raise DataError(f"{output_dir} has no results to report on.", ExitCode.MISSING_INPUT)
+    problems = []
+    for subject in wanted:
+        if subject not in recorded:
+            sentence = f"{output_dir} has no results of this participant."
+            problems.append(Problem(subject, sentence, ExitCode.MISSING_INPUT))
+            continue
+        status = read_status(output_dir, subject)
+        told = [Problem.from_dict(p) for p in status.get("problems", [])]
+        _report(output_dir, subject, recorded_settings(output_dir, subject), told)
+        print(f"sub-{subject}: report written", flush=True)
+    return len(wanted) - len(problems), len(wanted), problems
+
+
+def _boilerplate_only(command: Command) -> tuple[int, int, list[Problem]]:
+    from .dataset import write_citation
+    from .graph import init_app_wf
+
+    runs, problems = _discover(command)
+    workflow = init_app_wf(runs, command.settings, command.output_dir)
+    path = write_citation(command.output_dir, _methods(workflow))
+    print(path.read_text(encoding="utf-8"), flush=True)
+    subjects = {r.subject for r in runs} | set(_subjects(problems))
+    return len(subjects - set(_subjects(problems))), len(subjects), problems
+
+
+def _discover(command: Command):
+    from qsmref.inputs import Query, discover
+
+    settings = command.settings
+    query = Query(
+        participants=settings.participant_label,
+        sessions=settings.session_label,
+        derivatives=settings.derivatives,
+        maps=settings.maps,
+        filter_file=settings.bids_filter_file,
+        database_dir=settings.bids_database_dir,
+        phase_units=settings.phase_units,
+        phase_range=settings.phase_range,
+    )
+    print(f"qsmref: looking for data in {command.bids_dir}", flush=True)
+    runs, problems = discover(command.bids_dir, query)
+    for run in runs:
+        for warning in run.warnings:
+            _error(f"warning: {warning}")
+    for problem in problems:
+        _error(str(problem))
+    return runs, problems
+
+
+def _validate(command: Command) -> None:
+    from .validation import validate
+
+    if command.settings.skip_bids_validation:
+        return
+    result = validate(command.bids_dir)
+    if result.skipped:
+        _error(f"warning: {result.skipped}")
+    for error in result.participant_errors[:5]:
+        _error(f"warning: bids-validator: {error}")
+    hidden = len(result.participant_errors) - 5
+    if hidden > 0:
+        _error(f"warning: bids-validator: {hidden} more errors in files of participants")
+    if result.errors:
+        for error in result.errors:
+            _error(f"bids-validator: {error}")
+        raise DataError(
+            f"{command.bids_dir} fails validation ({len(result.errors)} errors of the dataset as a "
+            "whole); mend them, or pass --skip-bids-validation.",
+            ExitCode.INVALID_DATASET,
+        )
+
+
+def _check_output(output_dir: Path) -> None:
+    try:
+        (output_dir / "logs").mkdir(parents=True, exist_ok=True)
+        probe = output_dir / "logs" / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DataError(
+            f"OUTPUT_DIR {output_dir} cannot be written ({error.strerror}).",
+            ExitCode.CANNOT_CREATE,
+        ) from error
+
+
+def _check_parameters(settings: Settings) -> None:
+    from qsmref.reconstruction.parameters import check_parameters
+
+    try:
+        check_parameters("background", settings.background, settings.background_params)
+        check_parameters("inversion", settings.inversion, settings.inversion_params)
+    except ValueError as error:
+        raise DataError(str(error), ExitCode.USAGE) from error
+
+
+def _subjects(problems: Iterable[Problem]) -> list[str]:
+    return [p.subject for p in problems if p.subject]
+
+
+def _error(line: str) -> None:
+    print(line if line.startswith("qsmref") else f"qsmref: {line}", file=sys.stderr, flush=True)
+
+
+def _last_line(finished: int, asked: int, problems: Sequence[Problem]) -> int:
+    """Print what became of it all, and return the exit code."""
+    code = exit_code(finished, problems)
+    failed: dict[str, str] = {}
+    for problem in problems:
+        if problem.subject:
+            failed.setdefault(problem.subject, problem.step)
+    general = [p.sentence.rstrip(".") for p in problems if not p.subject]
+    parts = []
+    if asked:
+        noun = "participant" if asked == 1 else "participants"
+        parts.append(f"{finished} of {asked} {noun} finished")
+    if failed:
+        shown = [f"sub-{subject}: {step}" for subject, step in list(failed.items())[:10]]
+        more = ", ..." if len(failed) > 10 else ""
+        parts.append(f"{len(failed)} failed ({', '.join(shown)}{more})")
+    line = "; ".join([*parts, *general]) or "nothing to do"
+    print(f"qsmref: {line}. Exit status {int(code)}", flush=True)
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

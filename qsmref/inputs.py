@@ -1,0 +1,268 @@
+"""BIDS folders and derivatives in, runs and problems out.
+
+Discovery never stops at bad data: whatever cannot be used becomes a
+:class:`~qsmref.problems.Problem` of its participant, and the others are found all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import metadata
+from .index import Dataset, Image, read_filters, subjects
+from .problems import DataError, ExitCode, Problem
+from .runs import EchoRun, MapRun, Regions, Run, Source
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for, as the settings have it."""
+
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    derivatives: Mapping[str, str | Path] | None = None
+    #: Derivative whose maps are used in place of a reconstruction.
+    maps: str | None = None
+    filter_file: Path | None = None
+    database_dir: Path | None = None
+    phase_units: str | None = None
+    phase_range: tuple[float, float] | None = None
+
+
+def discover(bids_dir: str | os.PathLike, query: Query) -> tuple[list[Run], list[Problem]]:
+    """Find the runs of a dataset.
+
+    Parameters
+    ----------
+    bids_dir : path
+        BIDS dataset, raw or a derivative that holds maps. It is only read.
+    query : Query
+        Filters and derivatives.
+
+    Returns
+    -------
+    runs : list of Run
+        In the order of their prefixes.
+    problems : list of Problem
+        One for each thing that keeps a run from being made.
+
+    Raises
+    ------
+    DataError
+        When nothing can be looked for: BIDS_DIR is no dataset, or the filter file is wrong.
+    """
+    metadata.forget()
+    root = Path(bids_dir).absolute()
+    others = {name: Path(path).absolute() for name, path in (query.derivatives or {}).items()}
+    filters = read_filters(query.filter_file)
+    present = subjects([root]) or subjects(others.values())
+    wanted, problems = _wanted(present, query.participants)
+    if not wanted:
+        return [], problems
+    options = {
+        "filters": filters,
+        "participants": query.participants,
+        "sessions": query.sessions,
+        "database_dir": query.database_dir,
+    }
+    raw = Dataset.of(root, "raw", **options)
+    derivatives = [Dataset.of(path, name, **options) for name, path in others.items()]
+    if raw.is_derivative:
+        # Maps beside their labels, passed as the dataset itself.
+        derivatives.append(raw)
+    runs: list[Run] = []
+    for subject in wanted:
+        found, trouble = _subject_runs(subject, raw, derivatives, query)
+        runs += found
+        problems += trouble
+    problems += _unused(derivatives, wanted)
+    return sorted(runs, key=lambda r: r.prefix), problems
+
+
+def _subject_runs(
+    subject: str, raw: Dataset, derivatives: Sequence[Dataset], query: Query
+) -> tuple[list[Run], list[Problem]]:
+    echoes = raw.files(subject, "megre")
+    if query.maps is None and echoes:
+        return _echo_runs(subject, echoes, derivatives, query)
+    with_maps = [d for d in derivatives if d.files(subject, "chimap")]
+    if query.maps is not None:
+        with_maps = [d for d in with_maps if d.label == query.maps]
+    if len(with_maps) == 1:
+        return _map_runs(subject, with_maps[0], derivatives)
+    if len(with_maps) > 1:
+        names = ", ".join(d.label for d in with_maps)
+        sentence = f"several derivatives hold maps ({names}); choose one with --maps NAME."
+        return [], [Problem(subject, sentence)]
+    where = f"derivative {query.maps}" if query.maps else "BIDS_DIR"
+    what = "Chimap" if query.maps else "multi-echo gradient-echo data (MEGRE)"
+    sentence = f"{where} has no {what} of this participant"
+    if query.sessions or query.filter_file:
+        sentence += " that passes the filters"
+    code = ExitCode.NO_MATCH if query.sessions or query.filter_file else ExitCode.MISSING_INPUT
+    return [], [Problem(subject, sentence + ".", code)]
+
+
+def _echo_runs(subject, files, derivatives, query) -> tuple[list[Run], list[Problem]]:
+    groups: dict[tuple, list[Image]] = {}
+    for file in files:
+        rest = {k: v for k, v in file.name.entities.items() if k not in ("echo", "part")}
+        groups.setdefault((tuple(rest.items()), file.name.suffix), []).append(file)
+    # A T2starw without phase beside a MEGRE is another image of the session, not a failed run.
+    if any(suffix == "MEGRE" for _, suffix in groups):
+        groups = {k: v for k, v in groups.items() if k[1] == "MEGRE" or _has_phase(v)}
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    for group in groups.values():
+        prefix = group[0].name.prefix
+        try:
+            if any(run.prefix == prefix for run in runs):
+                raise DataError(
+                    f"{group[0].source.name}: another run has the name {prefix} too; choose one "
+                    "with --bids-filter-file."
+                )
+            magnitude, phase = _paired(group)
+            extras = _extras(group[0], derivatives)
+            runs.append(
+                EchoRun(
+                    subject,
+                    prefix,
+                    **extras,
+                    magnitude=magnitude,
+                    phase=phase,
+                    phase_units=query.phase_units,
+                    phase_range=query.phase_range,
+                )
+            )
+        except DataError as error:
+            problems.append(Problem(subject, str(error), error.code, prefix=prefix))
+    return runs, problems
+
+
+def _has_phase(group: Iterable[Image]) -> bool:
+    return any(f.name.entities.get("part") == "phase" for f in group)
+
+
+def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
+    """Magnitude and phase of each echo, in the order of the echo numbers."""
+    parts: dict[str, dict[int, Source]] = {"mag": {}, "phase": {}}
+    for file in group:
+        part = file.name.entities.get("part", "mag")
+        if part not in parts:
+            raise DataError(
+                f"{file.source.name} is part-{part}; magnitude and phase are needed: convert real "
+                "and imaginary images first."
+            )
+        echo = file.name.entities.get("echo", "1")
+        if not echo.isdigit():
+            raise DataError(f"{file.source.name}: echo-{echo} is not a number.")
+        if int(echo) in parts[part]:
+            raise DataError(f"{file.source.name}: echo {int(echo)} is there twice.")
+        parts[part][int(echo)] = file.source
+    for present, absent, what in (("mag", "phase", "phase"), ("phase", "mag", "magnitude")):
+        missing = sorted(set(parts[present]) - set(parts[absent]))
+        if missing:
+            example = parts[present][missing[0]].name
+            which = "" if not parts[absent] else f" of echo {', '.join(map(str, missing))}"
+            raise DataError(
+                f"{example} has no {what} image{which} (part-{absent}) beside it; both are needed.",
+                ExitCode.MISSING_INPUT,
+            )
+    order = sorted(parts["mag"])
+    return tuple(parts["mag"][e] for e in order), tuple(parts["phase"][e] for e in order)
+
+
+def _map_runs(subject, dataset, derivatives) -> tuple[list[Run], list[Problem]]:
+    groups: dict[str, list[Image]] = {}
+    for file in dataset.files(subject, "chimap"):
+        groups.setdefault(file.name.prefix, []).append(file)
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    for prefix, group in groups.items():
+        try:
+            if len(group) > 1:
+                names = ", ".join(f.source.name for f in group)
+                raise DataError(
+                    f"{prefix} has several maps ({names}); choose one with --bids-filter-file."
+                )
+            extras = _extras(group[0], derivatives)
+            runs.append(MapRun(subject, prefix, **extras, chimap=group[0].source))
+        except DataError as error:
+            problems.append(Problem(subject, str(error), error.code, prefix=prefix))
+    return runs, problems
+
+
+def _extras(file: Image, derivatives: Sequence[Dataset]) -> dict[str, Any]:
+    """Mask, regions and warnings of the run that a file belongs to."""
+    subject = file.name.entities["sub"]
+    mask, regions, warnings = None, [], []
+    for dataset in derivatives:
+        masks = _matching(file, dataset.files(subject, "mask"))
+        if len(masks) > 1:
+            names = ", ".join(m.source.name for m in masks)
+            raise DataError(f"several brain masks fit ({names}); choose with --bids-filter-file.")
+        if masks and mask is None:
+            mask = masks[0].source
+        labels = _matching(file, dataset.files(subject, "dseg"))
+        for label in labels:
+            atlas = dataset.label if len(labels) == 1 else dataset.label + _distinct(label)
+            regions.append(Regions.of(atlas, label.source))
+        if dataset.has("dseg") and not labels:
+            warnings.append(f"derivative {dataset.label} has no dseg for {file.name.prefix}.")
+    names = [r.atlas for r in regions]
+    if len(set(names)) < len(names):
+        raise DataError(f"two label images would both be atlas {max(names, key=names.count)}.")
+    if not regions:
+        warnings.append(f"{file.name.prefix} has no regions (dseg): there will be no tables.")
+    return {"mask": mask, "regions": tuple(regions), "warnings": tuple(warnings)}
+
+
+def _distinct(file: Image) -> str:
+    """What tells several label images of a run apart, for the name of the atlas."""
+    parts = [file.name.entities.get(k, "") for k in ("atlas", "seg", "desc", "label")]
+    return "".join(c for part in parts for c in part if c.isalnum())
+
+
+def _matching(file: Image, candidates: Iterable[Image]) -> list[Image]:
+    """Candidates whose run entities are those of `file`; the ones that share most of them."""
+    key = file.key
+    fitting = [c for c in candidates if c.key.items() <= key.items()]
+    most = max((len(c.key) for c in fitting), default=0)
+    return [c for c in fitting if len(c.key) == most]
+
+
+def _wanted(present: Sequence[str], labels: Sequence[str]) -> tuple[list[str], list[Problem]]:
+    if not present:
+        sentence = "there is no participant (sub-*) in BIDS_DIR or the derivatives."
+        return [], [Problem("", sentence, ExitCode.NO_MATCH)]
+    if not labels:
+        return list(present), []
+    shown = ", ".join(present[:5]) + (", ..." if len(present) > 5 else "")
+    problems = [
+        Problem(
+            label,
+            f"--participant-label {label} matches none of the {len(present)} participants "
+            f"({shown}).",
+            ExitCode.NO_MATCH,
+        )
+        for label in labels
+        if label not in present
+    ]
+    return sorted(set(labels) & set(present)), problems
+
+
+def _unused(derivatives: Sequence[Dataset], wanted: Sequence[str]) -> list[Problem]:
+    return [
+        Problem(
+            "",
+            f"derivative {d.label} ({d.root}) has no brain mask, dseg or map of any of these "
+            "participants.",
+            ExitCode.MISSING_INPUT,
+        )
+        for d in derivatives
+        if not any(d.files(s, kind) for s in wanted for kind in ("mask", "dseg", "chimap"))
+    ]

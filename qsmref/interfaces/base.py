@@ -1,0 +1,139 @@
+"""What all interfaces share: threads, the seed, and errors that end as one sentence."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    SimpleInterface,
+    isdefined,
+    traits,
+)
+
+import qsmref
+
+from .. import files, images
+from ..problems import DataError, ExitCode
+from ..reconstruction import fft
+
+#: File in a node's folder that tells what went wrong there.
+PROBLEM_FILE = "problem.json"
+
+
+class InputSpec(BaseInterfaceInputSpec):
+    """Inputs of every interface."""
+
+    num_threads = traits.Range(
+        low=1, value=1, usedefault=True, nohash=True, desc="threads; results do not depend on it"
+    )
+    random_seed = traits.Int(desc="seed of NumPy's and Python's generators")
+    version = traits.Str(
+        qsmref.__version__,
+        usedefault=True,
+        desc="version of qsmref: results of another one are not reused",
+    )
+
+
+class Interface(SimpleInterface):
+    """Base class: subclasses implement ``_compute(folder)`` and fill ``self._results``."""
+
+    input_spec = InputSpec
+
+    def _run_interface(self, runtime):
+        folder = Path(runtime.cwd)
+        seed = self.inputs.random_seed
+        if isdefined(seed):
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002  libraries may draw from the global generator
+        with _problems_in(folder), fft.threads(self.inputs.num_threads):
+            self._compute(folder)
+        return runtime
+
+    def _compute(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    def _optional(self, name: str) -> Any:
+        """Value of an input, None when it is not defined."""
+        value = getattr(self.inputs, name)
+        return value if isdefined(value) else None
+
+    def _save(self, name: str, array: np.ndarray, folder: Path, like) -> None:
+        """Write an output image; uncompressed, since gzip would cost more than most steps."""
+        self._results[name] = str(images.save(array, folder / f"{name}.nii", like))
+
+    def _save_json(self, name: str, content: dict, folder: Path) -> None:
+        """Write an output dictionary."""
+        self._results[name] = str(files.write_json(folder / f"{name}.json", plain(content)))
+
+
+@contextmanager
+def about(path: str | Path) -> Iterator[None]:
+    """Name the file in the sentence of a ValueError that the block raises."""
+    try:
+        yield
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{Path(path).name}: {error}.") from error
+
+
+@contextmanager
+def _problems_in(folder: Path) -> Iterator[None]:
+    """Leave a note in `folder` about the error that ends the block, and raise it again.
+
+    The graph's engine only passes tracebacks on; the note is what the user gets to read.
+    """
+    note = folder / PROBLEM_FILE
+    note.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        files.write_json(note, _note(error))
+        raise
+
+
+def _note(error: Exception) -> dict:
+    sentence = str(error).strip() or type(error).__name__
+    if isinstance(error, DataError):
+        return {"sentence": sentence, "code": int(error.code)}
+    if isinstance(error, ValueError):
+        # What the numerics refuse; their messages are sentences already.
+        return {"sentence": sentence.rstrip(".") + ".", "code": int(ExitCode.BAD_DATA)}
+    if isinstance(error, OSError):
+        return {"sentence": f"reading or writing failed: {sentence}.", "code": ExitCode.IO_ERROR}
+    if isinstance(error, MemoryError):
+        return {
+            "sentence": f"out of memory ({sentence}); run with fewer --nprocs.",
+            "code": int(ExitCode.INTERNAL),
+        }
+    return {
+        "sentence": f"unexpected {type(error).__name__}: {sentence}",
+        "code": int(ExitCode.INTERNAL),
+    }
+
+
+def plain(value: Any) -> Any:
+    """`value` in types that JSON knows; numbers that are not finite become None.
+
+    >>> plain({"a": (np.float32(1), float("nan")), "b": np.int64(2)})
+    {'a': [1.0, None], 'b': 2}
+    """
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    json.dumps(value)
+    return value

@@ -1,0 +1,167 @@
+"""Echoes: loading them with their checks, the field fit, and the brain mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
+
+from .. import images, voxels
+from ..reconstruction import methods
+from ..reconstruction.checks import echo_spacing, evenly_spaced
+from ..reconstruction.echoes import fit_echoes
+from ..reconstruction.mask import brain_mask, erode
+from ..reconstruction.phase import correct_bipolar, remove_phase_offset
+from .base import InputSpec, Interface
+
+
+class _LoadEchoesInput(InputSpec):
+    magnitude = InputMultiObject(File(exists=True), mandatory=True, desc="one image per echo")
+    phase = InputMultiObject(File(exists=True), mandatory=True, desc="one image per echo")
+    phase_low = traits.Float(desc="stored value that means -pi; undefined for radians")
+    phase_high = traits.Float(desc="stored value that means pi; undefined for radians")
+    phase_declared = traits.Bool(False, usedefault=True, desc="the user vouches for radians")
+    phase_sign = traits.Enum(1, -1, usedefault=True, desc="factor for the phase")
+
+
+class _LoadEchoesOutput(TraitedSpec):
+    magnitude = File(desc="(x, y, z, echo)")
+    phase = File(desc="(x, y, z, echo), rad")
+    combined = File(desc="root of the sum of squares of the magnitude over echoes")
+
+
+class LoadEchoes(Interface):
+    """Read the echoes, check every voxel, and bring the phase to radians."""
+
+    input_spec = _LoadEchoesInput
+    output_spec = _LoadEchoesOutput
+
+    def _compute(self, folder: Path) -> None:
+        like = nib.load(self.inputs.magnitude[0])
+        magnitude = np.stack([voxels.read_echo(p) for p in self.inputs.magnitude], axis=-1)
+        self._save("magnitude", magnitude, folder, like)
+        self._save("combined", voxels.combine_echoes(magnitude), folder, like)
+        del magnitude
+        low, high = self._optional("phase_low"), self._optional("phase_high")
+        phase = np.stack(
+            [
+                voxels.phase_in_radians(p, low, high, self.inputs.phase_declared)
+                for p in self.inputs.phase
+            ],
+            axis=-1,
+        )
+        phase *= self.inputs.phase_sign
+        self._save("phase", phase, folder, like)
+
+
+class _BrainMaskInput(InputSpec):
+    magnitude = File(exists=True, mandatory=True, desc="(x, y, z, echo)")
+    mask_file = File(exists=True, desc="mask to use instead of making one")
+    method = traits.Enum(*methods.MASK, usedefault=True, desc="how the mask is made")
+    erosion = traits.Float(0.0, usedefault=True, desc="erosion, mm")
+
+
+class _MaskOutput(TraitedSpec):
+    mask = File(desc="brain mask")
+    info = File(desc="what was done")
+
+
+class BrainMask(Interface):
+    """Brain mask of the magnitude, or the one that is given; eroded if asked."""
+
+    input_spec = _BrainMaskInput
+    output_spec = _MaskOutput
+
+    def _compute(self, folder: Path) -> None:
+        if isdefined(self.inputs.mask_file):
+            mask, method = voxels.read_mask(self.inputs.mask_file), "derivative"
+            like = nib.load(self.inputs.mask_file)
+        else:
+            magnitude, like = images.load(self.inputs.magnitude)
+            method = self.inputs.method
+            mask = brain_mask(magnitude, images.voxel_size(like.affine), method=method)
+        mask = erode(mask, self.inputs.erosion, images.voxel_size(like.affine))
+        self._save("mask", mask, folder, like)
+        info = {
+            "method": method,
+            "erosion_mm": self.inputs.erosion,
+            "n_voxels": np.count_nonzero(mask),
+        }
+        self._save_json("info", info, folder)
+
+
+class _CorrectPhaseInput(InputSpec):
+    magnitude = File(exists=True, mandatory=True, desc="(x, y, z, echo)")
+    phase = File(exists=True, mandatory=True, desc="(x, y, z, echo), rad")
+    mask = File(exists=True, mandatory=True, desc="where there is signal")
+    echo_times = traits.List(traits.Float, mandatory=True, desc="s")
+    bipolar = traits.Bool(False, usedefault=True, desc="echoes were read in turn from both sides")
+    offset = traits.Enum(*methods.PHASE_OFFSET, usedefault=True, desc="what removes the offset")
+
+
+class _CorrectPhaseOutput(TraitedSpec):
+    phase = File(desc="(x, y, z, echo), rad")
+    info = File(desc="what was done")
+
+
+class CorrectPhase(Interface):
+    """Phase without what the receiver and the readout add to it."""
+
+    input_spec = _CorrectPhaseInput
+    output_spec = _CorrectPhaseOutput
+
+    def _compute(self, folder: Path) -> None:
+        magnitude, like = images.load(self.inputs.magnitude)
+        phase, _ = images.load(self.inputs.phase)
+        times, mask = list(self.inputs.echo_times), voxels.read_mask(self.inputs.mask)
+        size = images.voxel_size(like.affine)
+        info = {"offset": self.inputs.offset, "bipolar": self.inputs.bipolar}
+        if self.inputs.bipolar:
+            result = correct_bipolar(magnitude, phase, times, size, mask)
+            phase = result.phase
+            info |= {"bipolar_slope": result.slope, "bipolar_constant": result.constant}
+        if self.inputs.offset != "none":
+            phase, _ = remove_phase_offset(magnitude, phase, times, size, mask)
+        self._save("phase", phase, folder, like)
+        self._save_json("info", info, folder)
+
+
+class _EchoFitInput(InputSpec):
+    magnitude = File(exists=True, mandatory=True, desc="(x, y, z, echo)")
+    phase = File(exists=True, mandatory=True, desc="(x, y, z, echo), rad")
+    mask = File(exists=True, desc="voxels to fit")
+    echo_times = traits.List(traits.Float, mandatory=True, desc="s")
+    method = traits.Enum(*methods.ECHO_FIT, usedefault=True, desc="kind of fit")
+
+
+class _EchoFitOutput(TraitedSpec):
+    field = File(desc="rad per echo spacing, wrapped")
+    noise = File(desc="standard deviation of the field, rad per echo spacing")
+    residual = File(desc="part of the signal's energy that the model leaves over")
+    info = File(desc="what was done")
+
+
+class EchoFit(Interface):
+    """Field, noise and misfit of the echoes; see :func:`qsmref.reconstruction.fit_echoes`."""
+
+    input_spec = _EchoFitInput
+    output_spec = _EchoFitOutput
+
+    def _compute(self, folder: Path) -> None:
+        magnitude, like = images.load(self.inputs.magnitude)
+        phase, _ = images.load(self.inputs.phase)
+        mask = self._optional("mask")
+        mask = None if mask is None else voxels.read_mask(mask)
+        times = list(self.inputs.echo_times)
+        fit = fit_echoes(magnitude, phase, times, mask, method=self.inputs.method)
+        for name in ("field", "noise", "residual"):
+            self._save(name, getattr(fit, name), folder, like)
+        info = {
+            "method": self.inputs.method,
+            "echo_times": times,
+            "echo_spacing": round(echo_spacing(times), 9),
+            "evenly_spaced": evenly_spaced(times),
+        }
+        self._save_json("info", info, folder)

@@ -1,0 +1,69 @@
+"""Parameters of the methods as a user may set them: names, defaults, and what fits."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+#: Modules whose ``method_parameters`` tells what the methods of a step take.
+_STEPS = {"background": "background", "inversion": "inversion"}
+#: Iterations of every loop in a run that only tests the plumbing.
+_FEW = 3
+
+
+def method_parameters(step: str, method: str) -> dict[str, Any]:
+    """Names and default values of the parameters of a method.
+
+    Parameters
+    ----------
+    step : {"background", "inversion"}
+        What it does.
+    method : str
+        One of :mod:`qsmref.reconstruction.methods`.
+
+    Examples
+    --------
+    >>> method_parameters("background", "none")
+    {}
+    """
+    module = importlib.import_module(f".{_STEPS[step]}", __package__)
+    return module.method_parameters(method)
+
+
+def check_parameters(step: str, method: str, given: Mapping[str, Any]) -> None:
+    """Raise a ValueError, with the list of what is valid, for a parameter that does not fit."""
+    valid = method_parameters(step, method)
+    listed = ", ".join(f"{name}={default}" for name, default in valid.items()) or "none"
+    for name, value in given.items():
+        if name not in valid:
+            raise ValueError(
+                f"{step} {method} has no parameter {name!r}; it takes (with defaults): {listed}"
+            )
+        if not _fits(value, valid[name]):
+            raise ValueError(
+                f"{step} {method}: {name} is {value!r}, where something like {valid[name]!r} is "
+                "expected"
+            )
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if default is None or value is None:
+        return True
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, int | float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, tuple | list):
+        return isinstance(value, tuple | list | int | float)
+    return isinstance(value, type(default))
+
+
+def with_few_iterations(step: str, method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with every number of iterations cut down, except those that are `given`."""
+    few = {
+        name: min(default, _FEW)
+        for name, default in method_parameters(step, method).items()
+        if "iter" in name and isinstance(default, int) and not isinstance(default, bool)
+    }
+    return {**few, **given}

@@ -1,0 +1,332 @@
+"""What one map is made of: objects that check themselves when they are made.
+
+A run that exists is consistent: its echoes lie on one grid, its echo times increase, its phase has
+a declared scale. Whatever is wrong raises a :class:`~qsmref.problems.DataError` whose message is
+the sentence for the user. Voxels are not read here, except to name the span of a phase image of
+unknown scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import images, voxels
+from .metadata import applicable, read_sidecar, relative
+from .problems import DataError, ExitCode
+from .reconstruction.dipole import GAMMA_HZ_PER_T
+
+#: s; no gradient echo of a head is later, so a larger number is not in seconds.
+LONGEST_ECHO = 0.3
+#: A "3 T" magnet may have 2.89 T; more than this share apart, one of the two numbers is wrong.
+FREQUENCY_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file in a dataset that has a name: what a BIDS URI says."""
+
+    path: Path
+    root: Path
+    dataset: str
+
+    @property
+    def uri(self) -> str:
+        """BIDS URI, for ``Sources`` in a sidecar."""
+        return f"bids:{self.dataset}:{self.name}"
+
+    @property
+    def name(self) -> str:
+        """Path from the root of the dataset."""
+        return relative(self.path, self.root)
+
+    @cached_property
+    def grid(self) -> voxels.Grid:
+        """Shape and affine."""
+        return voxels.Grid.of(self.path)
+
+    def sidecar(self) -> dict[str, Any]:
+        """Metadata, inherited ones included."""
+        return read_sidecar(self.path, self.root)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """A label image on the grid of a map, with the table of its names."""
+
+    atlas: str
+    image: Source
+    table: Path
+
+    @classmethod
+    def of(cls, atlas: str, image: Source) -> Regions:
+        """Label image with the table beside or above it; DataError where there is none."""
+        tables = list(applicable(image.path, image.root, ".tsv"))
+        if not tables:
+            raise DataError(
+                f"{image.name} has no dseg.tsv that names its labels; put one beside it, with the "
+                "columns index and name.",
+                ExitCode.MISSING_INPUT,
+            )
+        return cls(atlas, image, tables[-1])
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every run has; see :class:`EchoRun` and :class:`MapRun`."""
+
+    #: Participant without ``sub-``.
+    subject: str
+    #: Entities of the run as they stand in file names, such as ``sub-01_acq-x``.
+    prefix: str
+    #: Brain mask of a derivative, or None.
+    mask: Source | None
+    #: Label images on the run's grid.
+    regions: tuple[Regions, ...]
+    #: Sentences for the user about things that are odd but no error.
+    warnings: tuple[str, ...]
+
+    @property
+    def grid(self) -> voxels.Grid:
+        """Grid of the map."""
+        raise NotImplementedError
+
+    def _check_grids(self) -> None:
+        others = [(self.mask, "mask")] if self.mask else []
+        others += [(regions.image, "label image") for regions in self.regions]
+        for source, what in others:
+            if not source.grid.same_as(self.grid):
+                raise DataError(
+                    f"{source.name}: the {what} lies on another grid than {self.prefix} "
+                    f"({source.grid.difference(self.grid)}); resample it with nearest-neighbour "
+                    "interpolation, or leave it out."
+                )
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """mm."""
+        return self.grid.voxel_size
+
+    @property
+    def b0_direction(self) -> tuple[float, float, float]:
+        """Unit vector of B0 in voxel axes."""
+        return images.b0_direction(self.grid.affine)
+
+
+@dataclass(frozen=True)
+class PhaseScale:
+    """How stored values become radians; `low` and `high` are None for an image in radians."""
+
+    low: float | None = None
+    high: float | None = None
+    #: The user said so, rather than the sidecar.
+    declared: bool = False
+
+
+@dataclass(frozen=True)
+class EchoRun(Run):
+    """Magnitude and phase of the echoes of one acquisition.
+
+    Raises
+    ------
+    DataError
+        Echoes on different grids; a mask or labels on another one; echo times missing, not
+        increasing, or not in seconds; a phase of unknown scale; no field strength.
+    """
+
+    magnitude: tuple[Source, ...]
+    phase: tuple[Source, ...]
+    #: Unit and range that the user declared for phases whose sidecars do not say.
+    phase_units: str | None = None
+    phase_range: tuple[float, float] | None = None
+    #: s
+    echo_times: tuple[float, ...] = field(init=False, default=())
+    phase_scale: PhaseScale = field(init=False, default=PhaseScale())
+    #: Hz
+    imaging_frequency: float = field(init=False, default=0.0)
+
+    def __post_init__(self):
+        for source in (*self.magnitude, *self.phase):
+            if not source.grid.same_as(self.grid):
+                raise DataError(
+                    f"{source.name} lies on another grid than {self.magnitude[0].name} "
+                    f"({source.grid.difference(self.grid)}); echoes must share shape and affine: "
+                    "export them again."
+                )
+        self._check_grids()
+        sidecars = (
+            [(m, m.sidecar()) for m in self.magnitude],
+            [(p, p.sidecar()) for p in self.phase],
+        )
+        made = {
+            "echo_times": echo_times(*sidecars),
+            "phase_scale": phase_scale(sidecars[1], self.phase_units, self.phase_range),
+            "imaging_frequency": imaging_frequency(sidecars[1] + sidecars[0]),
+        }
+        if len(self.phase) == 1:
+            warning = (
+                f"{self.prefix} has a single echo: the receiver's phase offset stays in the field."
+            )
+            made["warnings"] = (*self.warnings, warning)
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def grid(self) -> voxels.Grid:
+        """Grid of the first magnitude."""
+        return self.magnitude[0].grid
+
+    @property
+    def sources(self) -> list[str]:
+        """BIDS URIs of the images the map is made of."""
+        used = [*self.magnitude, *self.phase, *([self.mask] if self.mask else [])]
+        return [source.uri for source in used]
+
+
+@dataclass(frozen=True)
+class MapRun(Run):
+    """A susceptibility map that somebody else made, in ppm."""
+
+    chimap: Source
+    metadata: Mapping[str, Any] = field(init=False, default_factory=dict)
+
+    def __post_init__(self):
+        self._check_grids()
+        metadata = self.chimap.sidecar()
+        units = str(metadata.get("Units", "ppm"))
+        if units.lower() != "ppm":
+            raise DataError(
+                f"{self.chimap.name} is in {units}, and a Chimap is in ppm: convert the map and "
+                "its sidecar."
+            )
+        object.__setattr__(self, "metadata", metadata)
+        if self.mask is None:
+            warning = (
+                f"{self.prefix} has no brain mask (desc-brain_mask): there is no whole-brain "
+                "reference, and regions count as covered wherever they are labelled."
+            )
+            object.__setattr__(self, "warnings", (*self.warnings, warning))
+
+    @property
+    def grid(self) -> voxels.Grid:
+        """Grid of the map."""
+        return self.chimap.grid
+
+    @property
+    def sources(self) -> list[str]:
+        """BIDS URIs of the map, and the mask where there is one."""
+        return [self.chimap.uri, *([self.mask.uri] if self.mask else [])]
+
+
+Sidecars = Sequence[tuple[Source, Mapping[str, Any]]]
+
+
+def echo_times(magnitude: Sidecars, phase: Sidecars) -> tuple[float, ...]:
+    """Echo times (s), increasing; DataError when they are missing, odd, or contradict."""
+    times: list[float] = []
+    for pair in zip(magnitude, phase, strict=True):
+        found = [(s.name, m["EchoTime"]) for s, m in pair if m.get("EchoTime") is not None]
+        if not found:
+            raise DataError(
+                f"{pair[1][0].name} has no EchoTime in its sidecar; add it, in seconds."
+            )
+        for name, value in found:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise DataError(f"{name}: EchoTime is {value!r}; it must be a number in seconds.")
+            if not 0 < value <= LONGEST_ECHO:
+                cause = (
+                    "which looks like milliseconds: divide it by 1000"
+                    if value > LONGEST_ECHO
+                    else "which cannot be: mend it"
+                )
+                raise DataError(f"{name}: EchoTime is {value:g} s, {cause}.")
+        values = [float(value) for _, value in found]
+        if max(values) - min(values) > 1e-5:
+            raise DataError(
+                f"{pair[1][0].name}: EchoTime is {values[-1]:g} s, but {values[0]:g} s for the "
+                "magnitude of the same echo; mend the sidecars."
+            )
+        times.append(values[-1])
+    for j in range(1, len(times)):
+        if times[j] <= times[j - 1]:
+            raise DataError(
+                f"{phase[j][0].name}: EchoTime {times[j]:g} s is not later than that of the echo "
+                f"before it ({times[j - 1]:g} s); echo numbers or sidecars are mixed up."
+            )
+    return tuple(times)
+
+
+def phase_scale(
+    phase: Sidecars, units: str | None, value_range: tuple[float, float] | None
+) -> PhaseScale:
+    """Scale of the phase images, from the sidecar's ``Units`` or what the user declared.
+
+    Nothing is ever taken from the lowest and highest value: they are only named in the sentence.
+    """
+    if value_range is not None:
+        return PhaseScale(float(value_range[0]), float(value_range[1]), declared=True)
+    if units == "rad":
+        return PhaseScale(declared=True)
+    for source, metadata in phase:
+        stated = metadata.get("Units")
+        if str(stated).lower() in ("rad", "radian", "radians"):
+            continue
+        said = "has no Units in its sidecar" if stated is None else f"has Units {stated!r}"
+        low, high = voxels.span(voxels.read(source.path))
+        raise DataError(
+            f"{source.name} {said}, and its stored values run from {low:g} to {high:g}; pass "
+            "--phase-range LOW HIGH with the stored values that mean -pi and pi, or --phase-units "
+            "rad if they are radians."
+        )
+    return PhaseScale()
+
+
+def imaging_frequency(sidecars: Sidecars) -> float:
+    """Larmor frequency (Hz) from ``ImagingFrequency`` (MHz), else from the field strength (T)."""
+    frequency = _common(sidecars, "ImagingFrequency")
+    strength = _common(sidecars, "MagneticFieldStrength")
+    name = sidecars[0][0].name
+    if frequency is None and strength is None:
+        raise DataError(
+            f"{name} has neither ImagingFrequency (MHz) nor MagneticFieldStrength (T) in its "
+            "sidecar; add one."
+        )
+    if strength is not None and not 0.01 <= strength <= 30:
+        raise DataError(f"{name}: MagneticFieldStrength {strength:g} is not a number of tesla.")
+    if frequency is None:
+        return strength * GAMMA_HZ_PER_T
+    if not 0.4 <= frequency <= 1300:
+        cause = "it looks like Hz" if frequency > 1e4 else "it cannot be"
+        raise DataError(f"{name}: ImagingFrequency {frequency:g} must be in MHz; {cause}: mend it.")
+    hertz = frequency * 1e6
+    if strength is not None:
+        expected = strength * GAMMA_HZ_PER_T
+        if abs(hertz - expected) > FREQUENCY_TOLERANCE * expected:
+            raise DataError(
+                f"{name}: ImagingFrequency {frequency:g} MHz does not go with "
+                f"MagneticFieldStrength {strength:g} T ({expected * 1e-6:.4g} MHz); mend one."
+            )
+    return hertz
+
+
+def _common(sidecars: Sidecars, key: str) -> float | None:
+    values: dict[float, str] = {}
+    for source, metadata in sidecars:
+        value = metadata.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise DataError(f"{source.name}: {key} is {value!r}; it must be a number.")
+        values.setdefault(float(value), source.name)
+    # Scanners adjust the frequency between series by some Hz; echoes of one run share it.
+    if values and max(values) - min(values) > 1e-3 * max(values):
+        raise DataError(
+            f"{key} is {min(values):g} in {values[min(values)]} and {max(values):g} in "
+            f"{values[max(values)]}; the echoes of a run must agree."
+        )
+    return next(iter(values), None)

@@ -1,0 +1,345 @@
+"""One participant: the one place where settings become inputs of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from ..interfaces.tables import LoadMap, ReferenceStatistics
+from ..reconstruction.dipole import GAMMA_HZ_PER_T
+from ..reconstruction.parameters import with_few_iterations
+from ..runs import EchoRun, MapRun, Run
+from ..settings import Settings
+from . import outputs
+from .citations import reference, sentence
+from .engine import Workflow, identifier, make_node
+from .reconstruction import init_reconstruction_wf
+from .regions import init_regions_wf
+
+#: Threads of one node, when nothing else is said.
+_MOST_THREADS = 8
+
+
+def init_subject_wf(
+    *,
+    subject: str,
+    runs: Sequence[Run],
+    settings: Settings,
+    output_dir: str | Path,
+    name: str | None = None,
+) -> Workflow:
+    """Build the graph of one participant.
+
+    .. workflow::
+        :graph2use: orig
+        :simple_form: yes
+
+        from qsmref.settings import Settings
+        from qsmref.workflows import init_subject_wf
+        wf = init_subject_wf(subject="01", runs=[], settings=Settings(), output_dir="out")
+
+    Parameters
+    ----------
+    subject : str
+        Label without ``sub-``.
+    runs : sequence of Run
+        Of :func:`qsmref.inputs.discover`; those of other participants are left out.
+    settings : Settings
+        All options.
+    output_dir : path
+        Folder of results.
+    name : str, optional
+        Name of the workflow, by default ``sub_<label>_wf``.
+
+    Examples
+    --------
+    From a Python prompt, for a dataset in ``bids`` with labels in ``regions``::
+
+        from qsmref.inputs import Query, discover
+        from qsmref.settings import Settings
+        from qsmref.workflows import init_subject_wf
+
+        runs, problems = discover("bids", Query(derivatives={"mine": "regions"}))
+        wf = init_subject_wf(subject="01", runs=runs, settings=Settings(), output_dir="out")
+        wf.base_dir = "work"
+        wf.run(plugin="MultiProc", plugin_args={"n_procs": 2})
+
+    Inputs
+    ------
+    None; the files of `runs` are set.
+
+    Outputs
+    -------
+    None; results are written to `output_dir`.
+    """
+    workflow = Workflow(name=name or identifier("sub", subject, "wf"))
+    for run in runs:
+        if run.subject == subject:
+            build = init_echo_run_wf if isinstance(run, EchoRun) else init_map_run_wf
+            workflow.add_nodes([build(run=run, settings=settings, output_dir=output_dir)])
+    return workflow
+
+
+def threads_per_node(settings: Settings) -> int:
+    """Threads of one node: what was asked for, and never more than there are processes."""
+    import os
+
+    processes = settings.nprocs or os.cpu_count() or 1
+    return min(settings.omp_nthreads or min(processes, _MOST_THREADS), processes)
+
+
+def run_name(run: Run) -> str:
+    """Name of the workflow of a run."""
+    entities = [part for part in run.prefix.split("_") if not part.startswith("sub-")]
+    return identifier("run", *entities, "wf")
+
+
+def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path) -> Workflow:
+    """Build the graph of one acquisition, from its echoes to the files of results.
+
+    Parameters
+    ----------
+    run : EchoRun
+        What was found.
+    settings : Settings
+        All options.
+    output_dir : path
+        Folder of results.
+
+    Inputs
+    ------
+    None; the files of `run` are set.
+
+    Outputs
+    -------
+    None; results are written to `output_dir`.
+    """
+    workflow = Workflow(name=run_name(run))
+    shape, scale = run.grid.shape, run.phase_scale
+    machine = {"omp_nthreads": threads_per_node(settings), "random_seed": settings.random_seed}
+    parameters = {
+        "background": settings.background_params,
+        "inversion": settings.inversion_params,
+    }
+    if settings.sloppy:
+        for step, given in parameters.items():
+            parameters[step] = with_few_iterations(step, getattr(settings, step), given)
+    reconstruct = init_reconstruction_wf(
+        shape=shape,
+        echo_times=run.echo_times,
+        imaging_frequency=run.imaging_frequency,
+        phase_low=scale.low,
+        phase_high=scale.high,
+        phase_declared=scale.declared,
+        phase_sign=settings.phase_sign,
+        phase_offset=settings.phase_offset,
+        bipolar=settings.bipolar,
+        echo_fit=settings.echo_fit,
+        unwrap=settings.unwrap,
+        mask_given=run.mask is not None,
+        mask_method=settings.mask_method,
+        mask_erosion=settings.mask_erosion,
+        background=settings.background,
+        background_params=parameters["background"],
+        inversion=settings.inversion,
+        inversion_params=parameters["inversion"],
+        **machine,
+    )
+    reconstruct.inputs.inputnode.magnitude = [str(s.path) for s in run.magnitude]
+    reconstruct.inputs.inputnode.phase = [str(s.path) for s in run.phase]
+    if run.mask is not None:
+        reconstruct.inputs.inputnode.mask = str(run.mask.path)
+
+    local_field = settings.background != "none"
+    save_fields = outputs.init_fields_outputs_wf(
+        prefix=run.prefix,
+        output_dir=output_dir,
+        shape=shape,
+        sources=run.sources,
+        local_field=local_field,
+    )
+    fields = ["mask", "mask_info", "combined", "total_field"] + ["local_field"] * local_field
+    workflow.connect(
+        [(reconstruct, save_fields, [(f"outputnode.{f}", f"inputnode.{f}") for f in fields])]
+    )
+    processing = {
+        "Processing.BrainMask": "mask_info",
+        "Processing.EchoFit": "echo_info",
+        "Processing.Unwrap": "unwrap_info",
+        "Processing.PhaseSign": "sign_info",
+        "Processing.BackgroundRemoval": "background_info",
+        "Processing.Inversion": "inversion_info",
+    }
+    if settings.bipolar or settings.phase_offset != "none":
+        processing["Processing.PhaseCorrection"] = "phase_info"
+    save_map = outputs.init_map_outputs_wf(
+        prefix=run.prefix,
+        desc="unreferenced",
+        output_dir=output_dir,
+        shape=shape,
+        metadata=_acquisition(run, settings),
+        info_names=[*processing, "ReferenceStatistics"],
+    )
+    workflow.connect(reconstruct, "outputnode.chimap", save_map, "inputnode.chimap")
+    for i, info in enumerate(processing.values()):
+        workflow.connect(reconstruct, f"outputnode.{info}", save_map, f"inputnode.info{i + 1}")
+    statistics = _connect_regions(
+        workflow, reconstruct, run=run, settings=settings, output_dir=output_dir, mask=True
+    )
+    last = f"inputnode.info{len(processing) + 1}"
+    workflow.connect(statistics, "info", save_map, last)
+    return workflow
+
+
+def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) -> Workflow:
+    """Build the graph of a map that somebody else made: the same tables, no reconstruction.
+
+    Parameters
+    ----------
+    run : MapRun
+        What was found.
+    settings : Settings
+        All options.
+    output_dir : path
+        Folder of results.
+
+    Inputs
+    ------
+    None; the files of `run` are set.
+
+    Outputs
+    -------
+    None; results are written to `output_dir`.
+    """
+    workflow = Workflow(name=run_name(run), methods=sentence("regions", "imported"))
+    shape, mask = run.grid.shape, run.mask is not None
+    load = make_node(LoadMap(), "load_map", shape=shape, volumes=4)
+    load.inputs.chimap = str(run.chimap.path)
+    # The same interface for both kinds of runs, as _connect_regions wants it.
+    source = pe.Workflow(name="source_wf")
+    outputnode = pe.Node(niu.IdentityInterface(["chimap", "mask", "info"]), name="outputnode")
+    source.connect(load, "chimap", outputnode, "chimap")
+    source.connect(load, "info", outputnode, "info")
+    infos = ["."]
+    if mask:
+        load.inputs.mask = str(run.mask.path)
+        source.connect(load, "mask", outputnode, "mask")
+        infos.append("ReferenceStatistics")
+    save_map = outputs.init_map_outputs_wf(
+        prefix=run.prefix,
+        desc="imported",
+        output_dir=output_dir,
+        shape=shape,
+        metadata=_imported(run),
+        info_names=infos,
+    )
+    workflow.connect(source, "outputnode.chimap", save_map, "inputnode.chimap")
+    workflow.connect(source, "outputnode.info", save_map, "inputnode.info1")
+    statistics = _connect_regions(
+        workflow, source, run=run, settings=settings, output_dir=output_dir, mask=mask
+    )
+    if mask:
+        workflow.connect(statistics, "info", save_map, "inputnode.info2")
+    return workflow
+
+
+def _connect_regions(
+    workflow: Workflow,
+    source: pe.Workflow,
+    *,
+    run: Run,
+    settings: Settings,
+    output_dir: str | Path,
+    mask: bool,
+) -> pe.Node | None:
+    """Add the tables of every atlas; return the node of reference statistics, if `mask`."""
+    shape, threads = run.grid.shape, threads_per_node(settings)
+    desc = "unreferenced" if isinstance(run, EchoRun) else "imported"
+    chimap = outputs.derivative_name(run.prefix, desc=desc, suffix="Chimap")
+    fields = ["chimap"] + ["mask"] * mask
+    statistics = None
+    if mask:
+        statistics = make_node(ReferenceStatistics(), "references", shape=shape, volumes=4)
+        workflow.connect([(source, statistics, [(f"outputnode.{f}", f) for f in fields])])
+        if run.regions:
+            statistics.inputs.atlases = [regions.atlas for regions in run.regions]
+            tables = outputs.gather(len(run.regions), "tables")
+            workflow.connect(tables, "out", statistics, "tables")
+    for i, regions in enumerate(run.regions):
+        measure = init_regions_wf(
+            shape=shape,
+            references=settings.references,
+            mask_given=mask,
+            omp_nthreads=threads,
+            random_seed=settings.random_seed,
+            name=identifier("atlas", regions.atlas, "wf"),
+        )
+        measure.inputs.inputnode.labels = str(regions.image.path)
+        measure.inputs.inputnode.names = str(regions.table)
+        save = outputs.init_tables_outputs_wf(
+            prefix=run.prefix,
+            atlas=regions.atlas,
+            output_dir=output_dir,
+            shape=shape,
+            chimap=chimap,
+            label_sources=[regions.image.uri],
+            name=identifier("save", regions.atlas, "tables"),
+        )
+        passed = ("labels", "names", "regions", "differences")
+        workflow.connect(
+            [
+                (source, measure, [(f"outputnode.{f}", f"inputnode.{f}") for f in fields]),
+                (measure, save, [(f"outputnode.{f}", f"inputnode.{f}") for f in passed]),
+            ]
+        )
+        if mask:
+            workflow.connect(measure, "outputnode.regions", tables, f"in{i + 1}")
+    return statistics
+
+
+def _acquisition(run: EchoRun, settings: Settings) -> dict[str, Any]:
+    """Sidecar of a reconstructed map, as far as it is known before the run."""
+    methods = {"EchoFit": ("echo_fit", settings.echo_fit), "Unwrap": ("unwrap", settings.unwrap)}
+    methods["BackgroundRemoval"] = ("background", settings.background)
+    methods["Inversion"] = ("inversion", settings.inversion)
+    published = [reference(*method) for method in methods.values()]
+    return {
+        "Description": "Susceptibility map as reconstructed; its zero is arbitrary",
+        "SusceptibilityReference": "none: the transform of the map is zero at k = 0",
+        "SkullStripped": True,
+        "Sources": run.sources,
+        "EchoTime": list(run.echo_times),
+        "ImagingFrequency": round(run.imaging_frequency * 1e-6, 9),
+        "MagneticFieldStrength": round(run.imaging_frequency / GAMMA_HZ_PER_T, 6),
+        "B0Direction": list(run.b0_direction),
+        "PhaseSign": settings.phase_sign,
+        "PhaseScale": _scale_in_words(run),
+        "EstimationAlgorithm": " + ".join(
+            dict.fromkeys([settings.background, settings.inversion])
+        ).removeprefix("none + "),
+        "EstimationReference": "; ".join(dict.fromkeys(p for p in published if p)),
+        "Sloppy": settings.sloppy,
+        "Warnings": list(run.warnings),
+    }
+
+
+def _scale_in_words(run: EchoRun) -> str:
+    scale = run.phase_scale
+    said = "declared by the user" if scale.declared else "as the sidecars say"
+    unit = "radians" if scale.low is None else f"{scale.low:g} to {scale.high:g} mean -pi to pi"
+    return f"{unit}, {said}"
+
+
+def _imported(run: MapRun) -> dict[str, Any]:
+    """Sidecar of a map that somebody else made: what it said, and where it came from."""
+    return {
+        **run.metadata,
+        "Description": "Susceptibility map made by another program",
+        "SusceptibilityReference": run.metadata.get("SusceptibilityReference", "unknown"),
+        "Sources": run.sources,
+        "Warnings": list(run.warnings),
+    }
