@@ -36,10 +36,20 @@ def conjugate_gradients(
     info : dict
         ``iterations``, ``residual`` (relative norm reached), ``converged``.
 
+    Raises
+    ------
+    ValueError
+        For a negative tolerance or number of iterations.
+
     References
     ----------
     Hestenes & Stiefel 1952, doi:10.6028/jres.049.044.
     """
+    if not (tolerance >= 0 and max_iterations >= 0):
+        raise ValueError(
+            "tolerance must not be negative, max_iterations must not be negative, got "
+            f"{tolerance} and {max_iterations}"
+        )
     x = np.zeros_like(right_side)
     residual = right_side.copy()
     first = square = _dot(residual, residual)

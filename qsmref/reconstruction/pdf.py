@@ -80,7 +80,7 @@ def pdf(
     """
     if stopping not in STOPPING:
         raise ValueError(f"unknown stopping {stopping!r}; there are {', '.join(STOPPING)}")
-    if tolerance < 0 or max_iterations < 0 or padding_mm < 0:
+    if not (tolerance >= 0 and max_iterations >= 0 and padding_mm >= 0):
         raise ValueError(
             "tolerance, max_iterations and padding_mm must not be negative, got "
             f"{tolerance}, {max_iterations}, {padding_mm}"
@@ -96,6 +96,7 @@ def pdf(
         limit = tolerance * unit * np.sqrt(problem.adjoint(weight)[1])
     local = np.where(inside, field[box], field.dtype.type(0))
     done = _solve(problem, local, limit, max_iterations, absolute=stopping == "medi")
+    local *= inside
     unweighted = int(np.count_nonzero(inside & (weight == 0)))
     return paste(local, box, field.shape), mask, {**done, "voxels_without_weight": unweighted}
 

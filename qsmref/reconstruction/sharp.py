@@ -32,7 +32,7 @@ class _Spheres:
     def __init__(self, field, mask, voxel_size, radius, padding_mm):
         if not radius > 0:
             raise ValueError(f"the radius must be positive (mm), got {radius}")
-        if padding_mm < 0:
+        if not padding_mm >= 0:
             raise ValueError(f"padding_mm must not be negative, got {padding_mm}")
         self.voxel_size = voxel_size
         self.box = bounding_box(mask)
@@ -116,6 +116,8 @@ def sharp(
     ----------
     Schweser et al. 2011, doi:10.1016/j.neuroimage.2010.10.070.
     """
+    if not threshold >= 0:
+        raise ValueError(f"the threshold must not be negative, got {threshold}")
     spheres = _Spheres(field, mask, voxel_size, radius_mm, padding_mm)
     removal, kept = spheres.one_size(radius_mm)
     filtered = np.where(kept, spheres.convolve(spheres.field, removal), field.dtype.type(0))
@@ -168,6 +170,8 @@ def v_sharp(
             "V-SHARP needs 0 < smallest_mm <= radius_mm and step_mm > 0, got "
             f"{smallest:g}, {radius_mm:g} and {step:g}"
         )
+    if not threshold >= 0:
+        raise ValueError(f"the threshold must not be negative, got {threshold}")
     # The last radius is the smallest one itself, wherever the steps from the largest lead.
     radii = [*np.arange(radius_mm, smallest + 1e-3 * step, -step), smallest]
     spheres = _Spheres(field, mask, voxel_size, radius_mm, padding_mm)
