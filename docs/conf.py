@@ -1,0 +1,65 @@
+"""How the documentation is built: ``sphinx-build -W docs docs/_build``."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+# Import-time switches of the libraries: no look-up of newer versions, no window.
+os.environ.setdefault("NIPYPE_NO_ET", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1])]
+
+import qsmref  # noqa: E402
+
+project = "qsmref"
+author = "the qsmref developers"
+copyright = "the qsmref developers; Apache-2.0"
+version = release = qsmref.__version__
+
+extensions = [
+    "mathml",
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinxarg.ext",
+    "workflow_graph",
+]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+# The docstrings are in numpydoc's format; napoleon reads it, with the sections of the graphs.
+napoleon_google_docstring = False
+napoleon_custom_sections = [("Inputs", "params_style"), ("Outputs", "params_style")]
+napoleon_use_rtype = False
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autosummary_generate = True
+autosummary_imported_members = False
+
+html_math_renderer = "mathml"
+html_theme = "alabaster"
+html_title = f"qsmref {version}"
+html_theme_options = {
+    "description": "Susceptibility maps whose results are differences between regions",
+    "fixed_sidebar": True,
+    "page_width": "1080px",
+    "sidebar_width": "230px",
+}
+html_static_path = ["_static"]
+html_css_files = ["extra.css"]
+
+
+def _unit_alone(app, what, name, obj, options, lines: list[str]) -> None:
+    # A line that is only "mm." would be read as the roman number 2000 of a list.
+    lines[:] = [re.sub(r"^(\s*)mm\.$", r"\1mm", line) for line in lines]
+
+
+def setup(app) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _unit_alone, priority=400)
