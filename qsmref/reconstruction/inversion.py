@@ -27,7 +27,7 @@ METHODS = Methods(
         "tkd": ("closedform", "tkd"),
         "tikhonov": ("closedform", "tikhonov"),
     },
-    common=("b0_dir", "magnitude", "noise", "radians_per_ppm"),
+    common=("b0_dir", "magnitude", "noise", "radians_per_ppm", "csf"),
 )
 
 #: Phase (rad) that 1 ppm gathers in 4 ms at 3 T: the scale at which MEDI's lambda is customary.
@@ -43,6 +43,7 @@ def invert(
     magnitude: np.ndarray | None = None,
     noise: np.ndarray | None = None,
     radians_per_ppm: float = RADIANS_PER_PPM,
+    csf: np.ndarray | None = None,
     **parameters: Any,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Susceptibility map of a field.
@@ -68,6 +69,9 @@ def invert(
     radians_per_ppm : float
         Phase (rad) that 1 ppm gathers in one echo spacing: the unit in which the data term of
         ``medi`` and the lambda of all total-variation methods are meant.
+    csf : (x, y, z) bool array, optional
+        Cerebrospinal fluid, for ``medi`` only: MEDI+0 smooths the map there and takes its mean
+        there as zero.
     **parameters
         Parameters of the method; :func:`method_parameters` lists them.
 
@@ -94,6 +98,8 @@ def invert(
             raise ValueError(f"the magnitude has shape {magnitude.shape}, the field {field.shape}")
         if not np.all(np.isfinite(magnitude[mask])):
             raise ValueError("the magnitude is NaN or infinite inside the mask")
+    if csf is not None and np.shape(csf) != field.shape:
+        raise ValueError(f"the csf mask has shape {np.shape(csf)}, the field {field.shape}")
     if not (np.isfinite(radians_per_ppm) and radians_per_ppm > 0):
         raise ValueError(f"radians_per_ppm must be positive, got {radians_per_ppm}")
     common = METHODS.select(
@@ -102,6 +108,7 @@ def invert(
         magnitude=magnitude,
         noise=checked_noise(noise, mask, field),
         radians_per_ppm=float(radians_per_ppm),
+        csf=csf,
     )
     chi, kept, done = METHODS.function(method)(field, mask, voxel_size, **common, **settings)
     if "radians_per_ppm" in common:

@@ -1,0 +1,259 @@
+r"""Total variation with convolution data terms, by the alternating direction method of multipliers.
+
+.. math:: \min_x \sum_d |w_d \partial_d x|_1 + \lambda \sum_c \| m_c (K_c x - g_c) \|^2
+
+Each voxel has weight in one term c at most (its *shell*), so that data, weights and multipliers of
+all terms share one volume each. The map is split from its gradient and from every K_c x; the update
+of x is then one division in k-space. One iteration costs 1 + (number of terms) FFT pairs.
+
+Multipliers are not stored. For the gradient, a = (gradient of x) + u is kept: the split variable
+is the soft threshold of a, and u is a clipped to the threshold. For a data term a = K x + v, and
+v = w (a - g) / (w + mu).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .fft import Transform
+from .jit import numba, parallel_kernel
+
+
+class TotalVariation:
+    """One problem on a periodic grid.
+
+    Parameters
+    ----------
+    transform : Transform
+        Of the whole grid.
+    voxel_size : (3,) float
+        mm.
+    smooth : (3, x, y, z) bool array
+        Where |forward difference| counts (w_d = 1); the map may jump freely elsewhere.
+    kernels : sequence of half spectra (real)
+        K_c.
+    shell : (x, y, z) uint8 array
+        1 + the index of the term that the voxel belongs to, 0 where nothing was measured.
+    data, weight2 : (x, y, z) arrays
+        g and m^2 of the voxel's own term.
+    lambda_, mu_gradient, mu_data : float
+        Weight of the data terms, and of the two splittings. They set the speed, not the solution.
+    """
+
+    def __init__(
+        self,
+        transform: Transform,
+        voxel_size: Sequence[float],
+        smooth: np.ndarray,
+        kernels: Sequence[np.ndarray],
+        shell: np.ndarray,
+        data: np.ndarray,
+        weight2: np.ndarray,
+        lambda_: float,
+        mu_gradient: float,
+        mu_data: float,
+        relaxation: float = 1.7,
+    ):
+        self.transform, self.kernels = transform, list(kernels)
+        self.dtype = data.dtype.type
+        self.spacing = np.asarray(voxel_size, data.dtype)
+        self.shell, self.data, self.weight2 = shell, data, weight2
+        self.twice = self.dtype(2 * lambda_)
+        self.mu = self.dtype(mu_gradient), self.dtype(mu_data)
+        self.relaxation = self.dtype(relaxation)
+        # One byte a voxel instead of three: bit d says that difference d counts.
+        self.smooth = (smooth[0] | smooth[1] << 1 | smooth[2] << 2).astype(np.uint8)
+        grid, half = transform.grid, transform.spectrum
+        self.laplacian = [
+            ((2 - 2 * np.cos(2 * np.pi * np.arange(n) / size)) / h**2).astype(data.dtype)
+            for n, size, h in zip(half, grid, voxel_size, strict=True)
+        ]
+        complex_type = np.result_type(data.dtype, np.complex64)
+        self.spectrum = np.zeros(half, complex_type)
+        self.x = np.zeros(grid, data.dtype)
+        self.jump = np.zeros((3, *grid), data.dtype)  # a of the gradient
+        self.predicted = np.zeros_like(self.x)  # K x, each voxel with its own term
+        # Started as if K x were the data already: saves the first few iterations.
+        self.split = np.where(shell > 0, data, 0).astype(data.dtype)  # a of the data terms
+        self.iterations = 0
+
+    def run(self, count: int, watch: Callable[[TotalVariation], bool] | None = None) -> None:
+        """Make `count` iterations, fewer when `watch` returns True after one of them."""
+        for _ in range(count):
+            self._update_map()
+            self._update_splits()
+            self.iterations += 1
+            if watch is not None and watch(self):
+                return
+
+    def _update_map(self) -> None:
+        work = np.empty_like(self.x)
+        _gradient_side(self.jump, self.smooth, 1 / self.mu[0], self.spacing, work)
+        right = self.transform.forward(work)
+        _scale(right, self.mu[0])
+        for index, kernel in enumerate(self.kernels):
+            _data_side(
+                self.split, self.predicted, self.data, self.weight2, self.shell,
+                index + 1, self.twice, self.mu[1], work,
+            )  # fmt: skip
+            _accumulate(right, self.transform.forward(work), kernel, self.mu[1])
+        squares = np.zeros(self.spectrum.shape, self.data.dtype)
+        for kernel in self.kernels:
+            _add_square(squares, kernel)
+        _divide(right, self.spectrum, squares, *self.laplacian, *self.mu)
+        self.spectrum = right
+        self.x = self.transform.inverse(right, overwrite=False)
+
+    def _update_splits(self) -> None:
+        first = self.iterations == 0
+        # Over-relaxation needs a former split; the first iteration has none.
+        relaxation = self.dtype(1) if first else self.relaxation
+        _gradient_split(self.x, self.jump, self.smooth, 1 / self.mu[0], self.spacing, relaxation)
+        for index, kernel in enumerate(self.kernels):
+            product = self.spectrum * kernel
+            convolved = self.transform.inverse(product)
+            _data_split(
+                convolved, self.split, self.predicted, self.data, self.weight2, self.shell,
+                index + 1, self.twice, self.mu[1], relaxation, first,
+            )  # fmt: skip
+
+    def residual(self) -> float:
+        """Weighted norm of K x - g over that of g."""
+        top, bottom = _weighted_norms(self.predicted, self.data, self.weight2, self.shell)
+        return float(np.sqrt(top / bottom)) if bottom > 0 else 0.0
+
+
+@parallel_kernel
+def _gradient_side(jump, smooth, threshold, spacing, out):
+    """Adjoint (periodic) gradient of (split - multiplier) = a - 2 clip(a)."""
+    _, nx, ny, nz = jump.shape
+    for i in numba.prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                value = jump.dtype.type(0)
+                for d in range(3):
+                    a = jump[d, i, j, k]
+                    if smooth[i, j, k] >> d & 1:
+                        a -= 2 * min(max(a, -threshold), threshold)
+                    # A negative index reaches the far side of the periodic grid.
+                    p, q, r = i - (d == 0), j - (d == 1), k - (d == 2)
+                    b = jump[d, p, q, r]
+                    if smooth[p, q, r] >> d & 1:
+                        b -= 2 * min(max(b, -threshold), threshold)
+                    value += (b - a) / spacing[d]
+                out[i, j, k] = value
+
+
+@parallel_kernel
+def _gradient_split(x, jump, smooth, threshold, spacing, relaxation):
+    """a <- relaxed gradient of x + multiplier, in place."""
+    nx, ny, nz = x.shape
+    for i in numba.prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                here = x[i, j, k]
+                ahead = (
+                    x[i + 1 if i + 1 < nx else 0, j, k],
+                    x[i, j + 1 if j + 1 < ny else 0, k],
+                    x[i, j, k + 1 if k + 1 < nz else 0],
+                )
+                for d in range(3):
+                    step = (ahead[d] - here) / spacing[d]
+                    a = jump[d, i, j, k]
+                    u = a * 0
+                    if smooth[i, j, k] >> d & 1:
+                        u = min(max(a, -threshold), threshold)
+                    jump[d, i, j, k] = relaxation * step + (1 - relaxation) * (a - u) + u
+
+
+@parallel_kernel
+def _data_side(split, predicted, data, weight2, shell, which, twice, mu, out):
+    """(Split - multiplier) minus K x on the shell of one term, zero elsewhere."""
+    for i in numba.prange(split.shape[0]):
+        for j in range(split.shape[1]):
+            for k in range(split.shape[2]):
+                if shell[i, j, k] == which:
+                    a = split[i, j, k]
+                    w = twice * weight2[i, j, k]
+                    v = w * (a - data[i, j, k]) / (w + mu)
+                    out[i, j, k] = a - 2 * v - predicted[i, j, k]
+                else:
+                    out[i, j, k] = 0
+
+
+@parallel_kernel
+def _data_split(
+    convolved, split, predicted, data, weight2, shell, which, twice, mu, relaxation, first
+):
+    """a <- relaxed K x + multiplier on the shell of one term, in place; K x is kept too."""
+    for i in numba.prange(split.shape[0]):
+        for j in range(split.shape[1]):
+            for k in range(split.shape[2]):
+                if shell[i, j, k] == which:
+                    value = convolved[i, j, k]
+                    predicted[i, j, k] = value
+                    a = split[i, j, k]
+                    v = a * 0
+                    if not first:
+                        w = twice * weight2[i, j, k]
+                        v = w * (a - data[i, j, k]) / (w + mu)
+                    split[i, j, k] = relaxation * value + (1 - relaxation) * (a - v) + v
+
+
+@parallel_kernel
+def _scale(spectrum, factor):
+    for i in numba.prange(spectrum.shape[0]):
+        for j in range(spectrum.shape[1]):
+            for k in range(spectrum.shape[2]):
+                spectrum[i, j, k] *= factor
+
+
+@parallel_kernel
+def _accumulate(total, spectrum, kernel, factor):
+    for i in numba.prange(total.shape[0]):
+        for j in range(total.shape[1]):
+            for k in range(total.shape[2]):
+                total[i, j, k] += factor * kernel[i, j, k] * spectrum[i, j, k]
+
+
+@parallel_kernel
+def _add_square(total, kernel):
+    for i in numba.prange(total.shape[0]):
+        for j in range(total.shape[1]):
+            for k in range(total.shape[2]):
+                total[i, j, k] += kernel[i, j, k] * kernel[i, j, k]
+
+
+@parallel_kernel
+def _divide(right, old, squares, lx, ly, lz, mu_gradient, mu_data):
+    """x of the normal equations, in place of the right side.
+
+    Outside its shell the split of a term equals K x of the iteration before: there its share of
+    the right side is the square of its kernel times the former spectrum.
+    """
+    for i in numba.prange(right.shape[0]):
+        for j in range(right.shape[1]):
+            for k in range(right.shape[2]):
+                s = mu_data * squares[i, j, k]
+                below = mu_gradient * (lx[i] + ly[j] + lz[k]) + s
+                if below > 0:
+                    right[i, j, k] = (right[i, j, k] + s * old[i, j, k]) / below
+                else:
+                    right[i, j, k] = 0
+
+
+@parallel_kernel
+def _weighted_norms(predicted, data, weight2, shell):
+    top = 0.0
+    bottom = 0.0
+    for i in numba.prange(data.shape[0]):
+        for j in range(data.shape[1]):
+            for k in range(data.shape[2]):
+                if shell[i, j, k]:
+                    w = np.float64(weight2[i, j, k])
+                    error = predicted[i, j, k] - data[i, j, k]
+                    top += w * error * error
+                    bottom += w * data[i, j, k] * data[i, j, k]
+    return top, bottom
