@@ -16,7 +16,14 @@ _PUBLIC = {
     "invert": "inversion",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "brain_mask",
+    "fit_echoes",
+    "forward_field",
+    "invert",
+    "remove_background",
+    "unwrap",
+]
 
 
 def __getattr__(name: str):

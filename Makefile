@@ -1,0 +1,51 @@
+# Everything below works in a fresh clone on a machine with Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: help install demo test lint docs bench clean
+
+help:
+	@echo "make demo    simulate a small BIDS dataset, run participant level on it, say where the results are"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff, code and format"
+	@echo "make docs    build the documentation into docs/_build/html"
+	@echo "make bench   measure accuracy, speed and memory (long)"
+	@echo "make clean   remove what the other targets made"
+
+# The stamp is newer than setup.cfg once everything is installed.
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "qsmref needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.11 ..." % v[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
+	touch $@
+
+install: $(VENV)/installed
+
+demo: install
+	rm -rf $(DEMO)
+	$(BIN)/qsmref-phantom dataset $(DEMO)/bids --matrix 96 112 88 --voxel-size 2 2 2 --seed 1
+	$(BIN)/qsmref $(DEMO)/bids $(DEMO)/derivatives participant -d truth=$(DEMO)/bids/derivatives/truth \
+	    --work-dir $(DEMO)/work --nprocs 2 --omp-nthreads 2
+	@echo
+	@echo "The map and the tables of the simulated participant:"
+	@find $(DEMO)/derivatives/sub-01 -name '*_Chimap.*' | sort | sed 's/^/  /'
+	@echo "The report: open $(DEMO)/derivatives/sub-01.html in a browser"
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+docs: install
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) $(DEMO) docs/_build
