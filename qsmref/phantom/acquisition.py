@@ -14,7 +14,14 @@ import numpy as np
 
 from ..images import b0_direction
 from ..reconstruction.dipole import GAMMA_HZ_PER_T
-from .fields import Fields, block_mean, make_fields, random_stream, texture_field
+from .fields import (
+    Fields,
+    block_mean,
+    check_field_parameters,
+    make_fields,
+    random_stream,
+    texture_field,
+)
 from .grid import ParameterError, polynomial
 from .head import Head, lookup
 from .labels import LabelImage
@@ -185,6 +192,27 @@ def simulate(
         b0_direction(grid.affine),
         parameters,
     )
+
+
+def check_parameters(
+    head: Head | LabelImage,
+    matrix: Sequence[int] | None = None,
+    voxel_size: Sequence[float] | None = None,
+    echo_times: Sequence[float] = ECHO_TIMES,
+    *,
+    supersample: int | Sequence[int] | None = None,
+    oblique: float = 0.0,
+    texture: float = 0.1,
+    shim_order: int | None = 2,
+    **protocol,
+) -> None:
+    """Raise the ParameterError that :func:`simulate` would, without simulating anything.
+
+    What only the computation shows (a field of view without brain) is not found here.
+    """
+    Protocol(tuple(echo_times), **protocol)
+    grid = head.grid(matrix, voxel_size, oblique)
+    check_field_parameters(head, grid, supersample, texture, shim_order)
 
 
 def echo_signal(

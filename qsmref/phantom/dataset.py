@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,16 +15,19 @@ from .. import __version__
 from ..files import write_json, write_text
 from ..images import save
 from ..problems import DataError, ExitCode
-from .acquisition import T1W_FLIP_ANGLE, T1W_REPETITION_TIME, Acquisition, simulate
-from .grid import ParameterError
-from .head import Head, Region, Shape, vary_susceptibility
+from .acquisition import (
+    T1W_FLIP_ANGLE,
+    T1W_REPETITION_TIME,
+    Acquisition,
+    check_parameters,
+    simulate,
+)
+from .cohort import Participant, check_effect, draw_participants, participant_head
+from .head import Head, Region
 from .labels import LabelImage
 
 #: Name of this program in the datasets it makes.
 GENERATOR = "qsmref-phantom"
-
-#: Age (years) at which the regions have the susceptibilities of the table, and the mean age.
-MEAN_AGE = 62.0
 
 #: Folder of the truth below the dataset.
 TRUTH = Path("derivatives") / "truth"
@@ -48,86 +50,6 @@ _DSEG_COLUMNS = {
         "Units": "ppm",
     },
 }
-
-
-@dataclass(frozen=True)
-class Participant:
-    """One simulated participant."""
-
-    #: Label without ``sub-``.
-    label: str
-    group: str
-    #: Years.
-    age: int
-    #: ``F`` or ``M``.
-    sex: str
-    #: Seed of everything random about this participant's images.
-    seed: int
-
-
-def draw_participants(count: int, groups: Sequence[str], seed: int = 0) -> list[Participant]:
-    """Participants with group, age and sex.
-
-    Groups take turns, so their sizes differ by one at most. Age (SD 8 years, 40 to 85) and sex
-    are drawn alike in all groups. A participant depends on the seed and on the place in the list,
-    not on how many follow.
-
-    Examples
-    --------
-    >>> [(p.label, p.group) for p in draw_participants(3, ["patient", "control"])]
-    [('01', 'patient'), ('02', 'control'), ('03', 'patient')]
-    """
-    if count < 1:
-        raise ParameterError(f"The number of participants must be at least 1, not {count}.")
-    if not groups or len(set(groups)) != len(groups):
-        raise ParameterError(f"Group names must differ, not {' '.join(groups)}.")
-    width = max(2, len(str(count)))
-    out = []
-    for number in range(count):
-        sequence = np.random.SeedSequence([int(seed), number])
-        rng = np.random.default_rng(sequence)
-        age = int(np.clip(round(rng.normal(MEAN_AGE, 8.0)), 40, 85))
-        out.append(
-            Participant(
-                f"{number + 1:0{width}d}",
-                groups[number % len(groups)],
-                age,
-                "F" if rng.random() < 0.5 else "M",
-                int(sequence.generate_state(1)[0]),
-            )
-        )
-    return out
-
-
-def participant_head(
-    head: Head | LabelImage,
-    participant: Participant,
-    variation: float = 1.0,
-    effect_ppb: Mapping[str, float] | None = None,
-) -> Head | LabelImage:
-    """Head of one participant.
-
-    Parameters
-    ----------
-    head : Head or LabelImage
-        What the participants vary about. A label image keeps its shape.
-    participant : Participant
-    variation : float
-        Factor on the spread of shape and susceptibility between subjects and on the effect of
-        age; 0 gives every participant the same head.
-    effect_ppb : mapping of region name to ppb, optional
-        Added to the susceptibility of these regions, both sides.
-    """
-    rng = np.random.default_rng([participant.seed, 1])
-    regions = vary_susceptibility(head.regions, rng, variation, participant.age - MEAN_AGE)
-    if effect_ppb:
-        _check_effect(head.regions, effect_ppb)
-        regions = tuple(_shifted(region, effect_ppb) for region in regions)
-    head = head.with_regions(regions)
-    if variation and isinstance(head, Head):
-        shape = Shape.random(np.random.default_rng([participant.seed, 2]), variation)
-        head = head.with_shape(shape)
-    return head
 
 
 def write_dataset(
@@ -180,7 +102,8 @@ def write_dataset(
     if variation is None:
         variation = 1.0 if participants > 1 else 0.0
     if effect_ppb:
-        _check_effect(head.regions, effect_ppb)
+        check_effect(head.regions, effect_ppb)
+    check_parameters(head, **parameters)
     _prepare(out, overwrite)
     _write_root(out, people, head, groups, effect_ppb, variation, seed, parameters)
     for number, person in enumerate(people, start=1):
@@ -306,23 +229,6 @@ def region_names(regions: Sequence[Region]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_DSEG_COLUMNS))
 
 
-def _check_effect(regions: Sequence[Region], effect_ppb: Mapping[str, float]) -> None:
-    known = {name for r in regions if r.brain for name in (r.name, r.abbreviation)}
-    for name, ppb in effect_ppb.items():
-        if name not in known:
-            raise ParameterError(
-                f"The effect names the region {name!r}; there are {', '.join(sorted(known))}."
-            )
-        if not np.isfinite(ppb):
-            raise ParameterError(f"The effect on {name} must be a number (ppb), not {ppb}.")
-
-
-def _shifted(region: Region, effect_ppb: Mapping[str, float]) -> Region:
-    names = {region.name, region.abbreviation}
-    shift = sum(ppb for name, ppb in effect_ppb.items() if name in names) / 1000
-    return replace(region, susceptibility_ppm=round(region.susceptibility_ppm + shift, 6))
-
-
 def _prepare(out: Path, overwrite: bool) -> None:
     """Make the folder; empty it of an earlier dataset of this program where that was asked for."""
     out.mkdir(parents=True, exist_ok=True)
@@ -378,12 +284,16 @@ def _write_root(out, people, head, groups, effect_ppb, variation, seed, paramete
         "seed": seed,
         **parameters,
     }
-    lines = "\n".join(f"- {key}: {value}" for key, value in settings.items())
+    lines = "\n".join(
+        f"- {key}: {' '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for key, value in settings.items()
+        if value is not None
+    )
     write_text(out / "README", _README.format(generator=GENERATOR, settings=lines))
     write_text(
         out / TRUTH / "README",
-        "What the raw data were simulated from: susceptibility (ppm, relative to water), total and\n"
-        "local field (Hz), brain mask and regions. The fields are not validated: BIDS wants a\n"
+        "What the raw data were simulated from: susceptibility (ppm, relative to water), total\n"
+        "and local field (Hz), brain mask and regions. The fields are not validated: BIDS wants a\n"
         "magnitude image beside a field map, and these come from none.\n",
     )
 

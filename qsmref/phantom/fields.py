@@ -2,7 +2,9 @@
 
 The head is sampled on a grid finer than the voxels by ``supersample`` points per axis and its
 field is computed on that fine grid; what a voxel holds is the average. With two or more points a
-reconstruction that uses the same dipole kernel does not invert its own discretisation.
+reconstruction that uses the same dipole kernel does not invert its own discretisation. With one
+point the edges of air ring: at 2 mm the Laplacian of the background, zero in a scanner, is then a
+quarter of that of the local field inside the brain, against half a percent with two points.
 """
 
 from __future__ import annotations
@@ -68,9 +70,7 @@ def make_fields(
     The parameters are those of :func:`simulate`. The local field is that of the fine points in
     the voxels of the mask.
     """
-    if not 0 <= texture < np.inf:
-        raise ParameterError(f"The texture must be a fraction from 0, not {texture}.")
-    factor = _factor(supersample, head.default_factor(grid.voxel_size))
+    factor = check_field_parameters(head, grid, supersample, texture, shim_order)
     b0_dir = b0_direction(grid.affine)
     h = tuple(v / k for v, k in zip(grid.voxel_size, factor, strict=True))
     margins = _margins(head, grid)
@@ -133,14 +133,23 @@ def texture_field(head, axes, seed: int, stream: str) -> np.ndarray:
     return SmoothField.random(random_stream(seed, stream), 3.0, low, high).on(*axes)
 
 
-def _factor(supersample, default) -> tuple[int, int, int]:
+def check_field_parameters(
+    head: Head | LabelImage,
+    grid: Grid,
+    supersample: int | Sequence[int] | None,
+    texture: float,
+    shim_order: int | None,
+) -> tuple[int, int, int]:
+    """Fine points per voxel and axis; a ParameterError when a parameter is out of its range."""
+    if not 0 <= texture < np.inf:
+        raise ParameterError(f"The texture must be a fraction from 0, not {texture}.")
+    if shim_order is not None and shim_order not in range(len(_HARMONICS)):
+        raise ParameterError(f"The shim order must be 0, 1 or 2, not {shim_order}.")
     if supersample is None:
-        return tuple(default)
-    factor = np.broadcast_to(supersample, 3)
-    if np.any(factor != factor.astype(int)) or np.any(factor < 1):
-        raise ParameterError(
-            f"Supersampling needs one or three whole numbers from 1, not {supersample}."
-        )
+        return tuple(head.default_factor(grid.voxel_size))
+    factor = np.broadcast_to(np.asarray(supersample, dtype=float), 3)
+    if np.any(factor != np.rint(factor)) or np.any(factor < 1):
+        raise ParameterError(f"Supersampling needs whole numbers from 1, not {supersample}.")
     return tuple(int(k) for k in factor)
 
 
@@ -175,8 +184,6 @@ _HARMONICS = (
 
 def _shim(field, mask, grid: Grid, fine_axes, order: int) -> np.ndarray:
     """Field (ppm, on the fine points) that shims over the brain would take away."""
-    if order not in range(len(_HARMONICS)):
-        raise ParameterError(f"The shim order must be 0, 1 or 2, not {order}.")
     terms = [term for harmonics in _HARMONICS[: order + 1] for term in harmonics]
 
     def scaled(axes):

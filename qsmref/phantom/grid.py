@@ -17,6 +17,22 @@ class ParameterError(DataError):
         super().__init__(sentence, code)
 
 
+def checked_matrix(matrix: Sequence[int]) -> tuple[int, int, int]:
+    """Three whole numbers from 1, or a ParameterError."""
+    values = np.asarray(matrix, dtype=float)
+    if values.shape != (3,) or not np.all(values == np.rint(values)) or values.min() < 1:
+        raise ParameterError(f"The matrix needs three whole numbers from 1, not {matrix}.")
+    return tuple(int(n) for n in values)
+
+
+def checked_voxel_size(size: Sequence[float]) -> tuple[float, float, float]:
+    """Three positive numbers (mm), or a ParameterError."""
+    values = np.asarray(size, dtype=float)
+    if values.shape != (3,) or not np.all(np.isfinite(values)) or values.min() <= 0:
+        raise ParameterError(f"The voxel size needs three positive numbers (mm), not {size}.")
+    return tuple(float(h) for h in values)
+
+
 @dataclass(frozen=True)
 class Grid:
     """A voxel grid in the coordinates of a model (mm along the voxel axes).
@@ -36,15 +52,6 @@ class Grid:
     voxel_size: tuple[float, float, float]
     origin: tuple[float, float, float]
     affine: np.ndarray
-
-    def __post_init__(self):
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise ParameterError(f"The matrix needs three numbers from 1, not {self.shape}.")
-        sizes = np.asarray(self.voxel_size, dtype=float)
-        if sizes.shape != (3,) or not np.all(np.isfinite(sizes)) or sizes.min() <= 0:
-            raise ParameterError(
-                f"The voxel size needs three positive numbers (mm), not {self.voxel_size}."
-            )
 
     def axes(
         self, factor: Sequence[int] = (1, 1, 1), margins: Sequence = ((0, 0),) * 3

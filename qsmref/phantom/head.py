@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import geometry
-from .grid import Grid
+from .grid import Grid, checked_matrix, checked_voxel_size
 from .smooth import SmoothField
 
 
@@ -98,7 +98,7 @@ class Shape:
         ventricles = float(np.exp(amount * 0.2 * rng.standard_normal()))
         low, high = [-150.0] * 3, [150.0] * 3
         warp = tuple(SmoothField.random(rng, 32.0, low, high) for _ in range(3))
-        # Beyond 8 % the head leaves a field of view of 192 mm.
+        # Beyond 8 % the brain comes close to the edge of a field of view of 192 mm.
         scale = np.clip(scale, 1 - 0.08 * amount, 1 + 0.08 * amount)
         return cls(
             tuple(map(float, scale)),
@@ -134,7 +134,7 @@ class Head:
     >>> grid = head.grid((32, 32, 32), (6.0, 6.0, 6.0))
     >>> labels = head.labels(*grid.axes())
     >>> labels.shape, int(labels[16, 16, 0])
-    ((32, 32, 32), 1)
+    ((32, 32, 32), 4)
     """
 
     regions: tuple[Region, ...] = ()
@@ -172,8 +172,8 @@ class Head:
         its place on the voxel axes, so regions can be compared voxel by voxel; B0, which is along
         z of the patient's world, turns with respect to it.
         """
-        shape = tuple(int(n) for n in (matrix if matrix is not None else (128, 128, 128)))
-        size = tuple(float(v) for v in (voxel_size if voxel_size is not None else (1.5,) * 3))
+        shape = checked_matrix((128, 128, 128) if matrix is None else matrix)
+        size = checked_voxel_size((1.5, 1.5, 1.5) if voxel_size is None else voxel_size)
         origin = tuple(-(n - 1) / 2 * h for n, h in zip(shape, size, strict=True))
         affine = np.eye(4)
         affine[:3, :3] = rotation_matrix(oblique) @ np.diag(size)

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import ndimage
 
 from ..problems import DataError, ExitCode
-from .grid import Grid, ParameterError
+from .grid import Grid, ParameterError, checked_matrix, checked_voxel_size
 from .head import Region, read_regions, rotation_matrix
 
 #: Names (lower case) under which label tables list the tissues of data/head.tsv.
@@ -98,13 +98,13 @@ class LabelImage:
         about its centre by :func:`qsmref.phantom.head.rotation_matrix`.
         """
         own = self.voxel_size
-        size = own if voxel_size is None else np.asarray(voxel_size, dtype=float)
+        size = np.array(checked_voxel_size(own if voxel_size is None else voxel_size))
         if matrix is None:
             # A part of a voxel left over at the end is given up.
             matrix = np.floor(np.asarray(self.indices.shape) * own / size + 1e-3)
-        shape = tuple(int(n) for n in matrix)
-        if min(shape) < 1:
-            raise ParameterError(f"Voxels of {size.tolist()} mm are larger than the label image.")
+            if matrix.min() < 1:
+                raise ParameterError(f"Voxels of {size.tolist()} mm exceed the label image.")
+        shape = checked_matrix(matrix)
         origin = (size - own) / 2
         directions = self.affine[:3, :3] / own
         first = directions @ origin + self.affine[:3, 3]
@@ -116,13 +116,13 @@ class LabelImage:
         return Grid(shape, tuple(map(float, size)), tuple(map(float, origin)), affine)
 
     def default_factor(self, voxel_size: Sequence[float]) -> tuple[int, int, int]:
-        """Samples per voxel and axis: as many as label voxels, rounded up.
+        """Samples per voxel and axis: as many as label voxels, rounded.
 
         A voxel size that is a multiple of the image's own thus averages whole label voxels; any
         other takes the nearest label at each of its points.
         """
         ratio = np.asarray(voxel_size, dtype=float) / self.voxel_size
-        return tuple(int(k) for k in np.maximum(1, np.ceil(ratio - 1e-3)))
+        return tuple(int(k) for k in np.maximum(1, np.rint(ratio)))
 
     def labels(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Nearest label on the grid of three 1-D coordinate arrays (mm)."""
@@ -181,10 +181,8 @@ def read_label_image(
     """
     image = _open(labels)
     indices = np.asarray(image.dataobj)
-    if indices.ndim != 3 or not np.all(np.isfinite(indices)) or np.any(indices != np.rint(indices)):
-        raise DataError(
-            f"{labels} is not a label image: it needs three dimensions of whole numbers."
-        )
+    if indices.ndim != 3 or not np.array_equal(indices, np.rint(indices)):
+        raise DataError(f"{labels} is no label image: it must hold whole numbers in 3-D.")
     if indices.min() < 0:
         raise DataError(f"{labels} has a negative label, {int(indices.min())}.")
     indices = indices.astype(np.uint8 if indices.max() < 256 else np.int32)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 #: Variance of a cubic B-spline series with independent coefficients of variance one, per axis and
 #: averaged over positions: the integral of the squared spline.
@@ -53,12 +54,22 @@ class SmoothField:
             self._basis(points, axis, n)
             for axis, (points, n) in enumerate(zip((x, y, z), self.coefficients.shape, strict=True))
         ]
-        nx, ny, nz = self.coefficients.shape
-        out = (bases[0] @ self.coefficients.reshape(nx, ny * nz)).reshape(-1, ny, nz)
-        return np.matmul(bases[1], out) @ bases[2].T
+        # One axis after the other; each goes first for its turn and comes last in the result.
+        out = self.coefficients
+        for basis in bases:
+            rest = out.shape[1:]
+            out = basis @ np.ascontiguousarray(out.reshape(out.shape[0], -1))
+            out = np.moveaxis(out.reshape(-1, *rest), 0, -1)
+        return np.ascontiguousarray(out)
 
-    def _basis(self, points: np.ndarray, axis: int, n: int) -> np.ndarray:
-        t = np.abs((np.asarray(points)[:, None] - self.start[axis]) / self.spacing - np.arange(n))
+    def _basis(self, points: np.ndarray, axis: int, n: int) -> sparse.csr_matrix:
+        """Splines at `points`, four of which differ from zero at each."""
+        position = (np.asarray(points, dtype=float) - self.start[axis]) / self.spacing
+        nodes = np.floor(position).astype(int)[:, None] + np.arange(-1, 3)
+        t = np.abs(position[:, None] - nodes)
         near = (4 - 6 * t**2 + 3 * t**3) / 6
         far = np.clip(2 - t, 0, None) ** 3 / 6
-        return np.where(t < 1, near, far).astype(np.float32)
+        values = np.where(t < 1, near, far).astype(np.float32)
+        rows = np.broadcast_to(np.arange(len(position))[:, None], nodes.shape)
+        known = (nodes >= 0) & (nodes < n)
+        return sparse.csr_matrix((values[known], (rows[known], nodes[known])), (len(position), n))
