@@ -70,7 +70,7 @@ def configure(settings: Settings, output_dir: Path) -> None:
             # Results are reused by content: a copied dataset or a restored work folder counts.
             "hash_method": "content",
             # nipype looks this often, in seconds, whether a step has ended.
-            "poll_sleep_duration": "0.1",
+            "poll_sleep_duration": "0.05",
             "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
         },
         "logging": dict.fromkeys(["workflow_level", "utils_level", "interface_level"], level),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from qsmref.metadata import parse_name
 from qsmref.settings import Settings
-
-from .dataset import read_status
 
 #: ``desc`` of the maps that tables are made of.
 MAPS = ("unreferenced", "imported")
@@ -25,7 +25,6 @@ def collect_results(output_dir: Path, subject: str) -> list[dict[str, Any]]:
         chimap, as far as they exist, and ``atlases``: by name a dictionary of dseg, roi_tsv and
         differential_tsv); ``sidecar`` of the map; ``warnings``.
     """
-    status = read_status(output_dir, subject)
     folder = output_dir / f"sub-{subject}"
     maps = sorted(path for desc in MAPS for path in folder.rglob(f"*_desc-{desc}_Chimap.nii.gz"))
     results = []
@@ -43,10 +42,34 @@ def collect_results(output_dir: Path, subject: str) -> list[dict[str, Any]]:
         }
         found: dict[str, Any] = {name: path for name, path in candidates.items() if path.is_file()}
         found["atlases"] = _atlases(anat, prefix)
-        # A mask that an earlier command used is not that of the map.
-        warnings = status.get("completed", {}).get(prefix, sidecar.get("Warnings", []))
+        warnings = [*sidecar.get("Warnings", []), *_found_while_running(sidecar)]
         results.append({"prefix": prefix, "files": found, "sidecar": sidecar, "warnings": warnings})
     return results
+
+
+def _found_while_running(sidecar: Mapping[str, Any]) -> list[str]:
+    steps = sidecar.get("Processing", {}).values()
+    return [step["warning"] for step in steps if "warning" in step]
+
+
+def digest(results: Sequence[Mapping[str, Any]], *others: str) -> str:
+    """Fingerprint of what a report is made of: names, sizes and times of the files, and texts."""
+    parts: list[str] = list(others)
+
+    def add(value: Any) -> None:
+        if isinstance(value, Path):
+            stat = value.stat()
+            parts.append(f"{value.name} {stat.st_size} {stat.st_mtime_ns}")
+        elif isinstance(value, Mapping):
+            for key in sorted(value):
+                parts.append(str(key))
+                add(value[key])
+        else:
+            parts.append(json.dumps(value, sort_keys=True))
+
+    for result in results:
+        add(result)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _atlases(anat: Path, prefix: str) -> dict[str, dict[str, Path]]:
@@ -63,7 +86,7 @@ def _atlases(anat: Path, prefix: str) -> dict[str, dict[str, Path]]:
     return atlases
 
 
-def recorded_settings(output_dir: Path, subject: str) -> Settings:
-    """Settings a participant was processed with."""
-    content = dict(read_status(output_dir, subject).get("settings", {}))
+def recorded_settings(status: Mapping[str, Any]) -> Settings:
+    """Settings a participant was processed with, of what :func:`dataset.read_status` returns."""
+    content = dict(status.get("settings", {}))
     return Settings.from_preset(content.pop("preset", "default"), **content)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import qsmref
+from qsmref import files
 from qsmref.problems import DataError, ExitCode, Problem, exit_code
 from qsmref.settings import Settings
 
@@ -29,7 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _error("interrupted; the same command goes on from the work folder")
         return 130
+    except Exception as error:
+        return _last_line(0, 0, [_unexpected(error, command.output_dir)])
     return _last_line(finished, asked, problems)
+
+
+def _unexpected(error: Exception, output_dir: Path) -> Problem:
+    """An error in this program, as a problem; the traceback goes to a file."""
+    sentence = f"unexpected {type(error).__name__}: {error}"
+    path = output_dir / "logs" / f"crash-qsmref-{os.getpid()}.txt"
+    try:
+        files.write_text(path, "".join(traceback.format_exception(error)))
+    except OSError:
+        # Where nothing can be written, the terminal is the only place left.
+        traceback.print_exception(error)
+    else:
+        sentence += f" (details: {path})"
+    return Problem("", sentence, ExitCode.INTERNAL)
 
 
 def _participant_level(command: Command) -> tuple[int, int, list[Problem]]:
@@ -57,7 +77,7 @@ _LEVELS = {"participant": _participant_level}
 
 
 def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]]:
-    from .dataset import write_dataset_files, write_status
+    from .dataset import write_dataset_files
     from .graph import NAME, choose_plugin, configure, init_app_wf, make_progress, write_graph
 
     settings, output_dir = command.settings, command.output_dir
@@ -79,9 +99,8 @@ def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]
         completed = progress.completed(runs)
     for subject in subjects:
         mine = [p for p in problems if p.subject == subject]
-        done = {r.prefix: r.warnings for r in completed if r.subject == subject}
-        write_status(output_dir, subject, done, mine, settings)
-        _report(output_dir, subject, settings, mine)
+        done = [r for r in completed if r.subject == subject]
+        _conclude(output_dir, subject, done, mine, settings)
     failed = set(_subjects(problems))
     finished = [s for s in subjects if s not in failed]
     return len(finished), len(subjects), problems
@@ -89,6 +108,8 @@ def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]
 
 def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
     """Run the graph; what went wrong comes back as problems."""
+    # nipype collects garbage after every step; what is loaded by now is not worth looking at.
+    gc.freeze()
     try:
         workflow.run(**arguments)
     except Exception as error:
@@ -120,18 +141,42 @@ def _methods(workflow) -> list[str]:
     return workflow.methods_text() + software
 
 
-def _report(output_dir: Path, subject: str, settings: Settings, problems: Iterable[Problem]):
-    from .report import write_participant_report
+def _conclude(output_dir: Path, subject: str, done, problems, settings: Settings) -> None:
+    """Write status and report of a participant."""
+    from .dataset import write_status
     from .results import collect_results
 
     results = collect_results(output_dir, subject)
-    write_participant_report(output_dir, subject, results, settings, list(problems))
+    told = {run.prefix: set(run.warnings) for run in done}
+    warnings = {r["prefix"]: r["warnings"] for r in results if r["prefix"] in told}
+    for prefix, sentences in warnings.items():
+        for sentence in sentences:
+            if sentence not in told[prefix]:
+                _error(f"warning: {prefix}: {sentence}")
+    write_status(output_dir, subject, warnings, problems, settings)
+    _report(output_dir, subject, results, settings, problems)
+
+
+def _report(output_dir: Path, subject: str, results, settings: Settings, problems) -> None:
+    """Write the report, unless it stands there made of just the same."""
+    from .results import digest
+
+    stamp = output_dir / "logs" / "status" / f"sub-{subject}.report"
+    made_of = digest(results, settings.to_toml(), qsmref.__version__, *map(str, problems))
+    page = output_dir / f"sub-{subject}.html"
+    if page.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == made_of:
+        return
+    from .report import write_participant_report
+
+    write_participant_report(output_dir, subject, results, settings, problems)
+    files.write_text(stamp, made_of)
 
 
 def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
     """Write the reports of the participants that have results."""
     from .dataset import read_status, recorded_subjects
-    from .results import recorded_settings
+    from .report import write_participant_report
+    from .results import collect_results, recorded_settings
 
     output_dir = command.output_dir
     recorded = recorded_subjects(output_dir)
@@ -146,7 +191,8 @@ def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
             continue
         status = read_status(output_dir, subject)
         told = [Problem.from_dict(p) for p in status.get("problems", [])]
-        _report(output_dir, subject, recorded_settings(output_dir, subject), told)
+        results, settings = collect_results(output_dir, subject), recorded_settings(status)
+        write_participant_report(output_dir, subject, results, settings, told)
         print(f"sub-{subject}: report written", flush=True)
     return len(wanted) - len(problems), len(wanted), problems
 

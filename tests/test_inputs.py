@@ -1,0 +1,538 @@
+"""Discovery: what is found, and the one sentence for each thing that is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bids as tiny
+
+from qsmref import voxels
+from qsmref.inputs import Query, discover
+from qsmref.interfaces import tables as table_interfaces
+from qsmref.metadata import read_sidecar
+from qsmref.problems import DataError, ExitCode, Problem, exit_code
+from qsmref.runs import EchoRun, MapRun, imaging_frequency
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return tiny.make_dataset(tmp_path_factory.mktemp("raw") / "bids", ("01", "02"))
+
+
+@pytest.fixture
+def bids(dataset, tmp_path):
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(dataset, tmp_path / "bids"))
+
+
+@pytest.fixture
+def regions(tmp_path):
+    return tiny.make_regions(tmp_path / "regions", ("01", "02"))
+
+
+def anat(bids: Path, name: str, label: str = "01") -> Path:
+    return bids / f"sub-{label}" / "anat" / f"sub-{label}_{name}"
+
+
+def only_problem(bids: Path, **query) -> Problem:
+    """The problem of sub-01; sub-02 must be found all the same."""
+    runs, problems = discover(bids, Query(**query))
+    assert [run.subject for run in runs] == ["02"]
+    assert len(problems) == 1
+    assert problems[0].subject == "01"
+    return problems[0]
+
+
+def test_runs_of_a_good_dataset(dataset, regions):
+    runs, problems = discover(dataset, Query(derivatives={"mine": regions}))
+    assert problems == []
+    assert [run.prefix for run in runs] == ["sub-01", "sub-02"]
+    run = runs[0]
+    assert isinstance(run, EchoRun)
+    assert run.echo_times == pytest.approx(tiny.ECHO_TIMES)
+    assert run.imaging_frequency == pytest.approx(3 * 42.577478518e6)
+    assert run.voxel_size == pytest.approx((4, 4, 4))
+    assert run.b0_direction == pytest.approx((0, 0, 1))
+    assert run.mask.uri == "bids:mine:sub-01/anat/sub-01_desc-brain_mask.nii.gz"
+    assert [r.atlas for r in run.regions] == ["mine"]
+    assert run.sources[0] == "bids:raw:sub-01/anat/sub-01_echo-1_part-mag_MEGRE.nii.gz"
+    assert len(run.sources) == 7
+    assert run.warnings == ()
+
+
+def test_oblique_b0(tmp_path):
+    bids = tmp_path / "bids"
+    tiny.write_description(bids)
+    tiny.write_echoes(bids, "01", oblique=30)
+    (run,), problems = discover(bids, Query())
+    assert not problems
+    assert run.b0_direction == pytest.approx((0, 0.5, np.sqrt(0.75)))
+
+
+def test_sessions_and_runs_are_kept_apart(tmp_path, regions):
+    bids = tmp_path / "bids"
+    tiny.write_description(bids)
+    for session in ("a", "b"):
+        tiny.write_echoes(bids, "01", entities=f"_ses-{session}_acq-hi_run-01")
+        (bids / "sub-01" / f"ses-{session}").mkdir()
+        (bids / "sub-01" / "anat").rename(bids / "sub-01" / f"ses-{session}" / "anat")
+    runs, problems = discover(bids, Query(derivatives={"mine": regions}))
+    assert not problems
+    assert [r.prefix for r in runs] == ["sub-01_ses-a_acq-hi_run-01", "sub-01_ses-b_acq-hi_run-01"]
+    # The mask of the participant as a whole fits every session of it.
+    assert all(run.mask is not None for run in runs)
+    runs, problems = discover(bids, Query(sessions=("b",)))
+    assert [r.prefix for r in runs] == ["sub-01_ses-b_acq-hi_run-01"]
+    runs, problems = discover(bids, Query(sessions=("c",)))
+    assert not runs
+    assert problems[0].code == ExitCode.NO_MATCH
+
+
+def test_filter_file(bids, tmp_path):
+    tiny.write_echoes(bids, "01", entities="_acq-lo")
+    runs, _ = discover(bids, Query())
+    assert [r.prefix for r in runs] == ["sub-01", "sub-01_acq-lo", "sub-02"]
+    filters = tiny.write_json(tmp_path / "filter.json", {"megre": {"acq": "lo"}})
+    runs, problems = discover(bids, Query(filter_file=filters))
+    assert [r.prefix for r in runs] == ["sub-01_acq-lo"]
+    assert problems[0].code == ExitCode.NO_MATCH
+    filters = tiny.write_json(tmp_path / "filter.json", {"megre": {"acquisition": None}})
+    runs, problems = discover(bids, Query(filter_file=filters))
+    assert [r.prefix for r in runs] == ["sub-01", "sub-02"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "JSON"), ('{"bold": {}}', "unknown kind"), ("[]", "object of objects")],
+)
+def test_wrong_filter_file(dataset, tmp_path, content, words):
+    (tmp_path / "filter.json").write_text(content)
+    with pytest.raises(DataError, match=words) as caught:
+        discover(dataset, Query(filter_file=tmp_path / "filter.json"))
+    assert caught.value.code == ExitCode.USAGE
+
+
+def test_labels_that_match_nothing(dataset):
+    runs, problems = discover(dataset, Query(participants=("01", "77")))
+    assert [r.subject for r in runs] == ["01"]
+    assert "77 matches none of the 2 participants (01, 02)" in problems[0].sentence
+    runs, problems = discover(dataset, Query(participants=("77",)))
+    assert not runs
+    assert exit_code(0, problems) == ExitCode.NO_MATCH
+
+
+def test_empty_folder(tmp_path):
+    runs, problems = discover(tmp_path, Query())
+    assert not runs
+    assert problems[0].code == ExitCode.NO_MATCH
+
+
+def test_no_phase(bids):
+    for path in anat(bids, "").parent.glob("*part-phase*"):
+        path.unlink()
+    problem = only_problem(bids)
+    assert problem.code == ExitCode.MISSING_INPUT
+    assert "no phase image (part-phase)" in problem.sentence
+
+
+def test_magnitude_of_one_echo_without_phase(bids):
+    anat(bids, "echo-2_part-phase_MEGRE.nii.gz").unlink()
+    problem = only_problem(bids)
+    assert problem.code == ExitCode.MISSING_INPUT
+    assert "echo-2_part-mag_MEGRE.nii.gz has no phase image of echo 2" in problem.sentence
+
+
+def test_phase_without_magnitude(bids):
+    for path in anat(bids, "").parent.glob("*part-mag*"):
+        path.unlink()
+    assert "no magnitude image" in only_problem(bids).sentence
+
+
+def test_no_gradient_echo_data_at_all(bids):
+    shutil.rmtree(bids / "sub-01" / "anat")
+    problem = only_problem(bids)
+    assert problem.code == ExitCode.MISSING_INPUT
+    assert "no multi-echo gradient-echo data" in problem.sentence
+
+
+def test_other_shape(bids):
+    path = anat(bids, "echo-2_part-phase_MEGRE.nii.gz")
+    tiny.write_image(path, np.zeros((24, 26, 21), np.float32))
+    problem = only_problem(bids)
+    assert problem.code == ExitCode.BAD_DATA
+    assert "shape (24, 26, 21) and not (24, 26, 22)" in problem.sentence
+    assert path.name in problem.sentence
+
+
+def test_other_affine(bids):
+    path = anat(bids, "echo-2_part-phase_MEGRE.nii.gz")
+    moved = tiny.affine()
+    moved[0, 3] += 1
+    tiny.write_image(path, np.zeros(tiny.SHAPE, np.float32), moved)
+    assert "another affine" in only_problem(bids).sentence
+
+
+def test_echoes_in_one_file(bids):
+    for path in anat(bids, "").parent.glob("*"):
+        path.unlink()
+    for part in ("mag", "phase"):
+        tiny.write_image(
+            anat(bids, f"part-{part}_MEGRE.nii.gz"), np.ones((*tiny.SHAPE, 3), np.float32)
+        )
+        tiny.write_json(anat(bids, f"part-{part}_MEGRE.json"), {"EchoTime": 0.005})
+    problem = only_problem(bids)
+    assert problem.code == ExitCode.BAD_DATA
+    assert "one file per echo" in problem.sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"EchoTime": None}, "has no EchoTime"),
+        ({"EchoTime": 10.0}, "looks like milliseconds"),
+        ({"EchoTime": "0.01"}, "must be a number in seconds"),
+        ({"EchoTime": -0.01}, "cannot be"),
+        ({"EchoTime": 0.004}, "is not later than that of the echo before it"),
+        ({"EchoTime": 0.005}, "is not later than that of the echo before it"),
+    ],
+)
+def test_echo_times(bids, changes, words):
+    for part in ("mag", "phase"):
+        tiny.edit_json(anat(bids, f"echo-2_part-{part}_MEGRE.json"), **changes)
+    problem = only_problem(bids)
+    assert problem.code == ExitCode.BAD_DATA
+    assert words in problem.sentence
+    assert "echo-2" in problem.sentence
+
+
+def test_echo_times_that_contradict(bids):
+    tiny.edit_json(anat(bids, "echo-2_part-mag_MEGRE.json"), EchoTime=0.011)
+    assert "for the magnitude of the same echo" in only_problem(bids).sentence
+
+
+def test_echo_time_of_one_part_is_enough(bids):
+    tiny.edit_json(anat(bids, "echo-2_part-mag_MEGRE.json"), EchoTime=None)
+    runs, problems = discover(bids, Query())
+    assert not problems
+    assert runs[0].echo_times[1] == pytest.approx(0.010)
+
+
+def spoil_scale(bids: Path, units: str | None) -> None:
+    for echo in (1, 2, 3):
+        stem = f"echo-{echo}_part-phase_MEGRE"
+        phase = voxels.read(anat(bids, f"{stem}.nii.gz"))
+        stored = np.round(phase / np.pi * 4095).astype(np.int16)
+        stored[0, 0, :2] = (-4096, 4094)
+        tiny.write_image(anat(bids, f"{stem}.nii.gz"), stored)
+        tiny.edit_json(anat(bids, f"{stem}.json"), Units=units)
+
+
+@pytest.mark.parametrize("units", [None, "arbitrary"])
+def test_phase_of_unknown_scale_names_span_and_option(bids, units):
+    spoil_scale(bids, units)
+    problem = only_problem(bids)
+    assert problem.code == ExitCode.BAD_DATA
+    assert "stored values run from -4096 to 4094" in problem.sentence
+    assert "--phase-range LOW HIGH" in problem.sentence
+    assert "--phase-units rad" in problem.sentence
+    runs, problems = discover(bids, Query(phase_range=(-4096, 4096)))
+    assert not problems
+    assert (runs[0].phase_scale.low, runs[0].phase_scale.high) == (-4096, 4096)
+    runs, problems = discover(bids, Query(phase_units="rad"))
+    assert not problems
+    assert runs[0].phase_scale.low is None
+
+
+def test_field_strength(bids):
+    for path in anat(bids, "").parent.glob("*.json"):
+        tiny.edit_json(path, MagneticFieldStrength=None)
+    assert "neither ImagingFrequency" in only_problem(bids).sentence
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"ImagingFrequency": 123.2e6}, "looks like Hz"),
+        ({"ImagingFrequency": 123.2, "MagneticFieldStrength": 7}, "does not go with"),
+        ({"MagneticFieldStrength": 30000}, "not a number of tesla"),
+        ({"ImagingFrequency": "123"}, "must be a number"),
+    ],
+)
+def test_wrong_frequency(dataset, metadata, words):
+    source = discover(dataset, Query())[0][0].phase[0]
+    with pytest.raises(DataError, match=words):
+        imaging_frequency([(source, metadata)])
+
+
+def test_imaging_frequency_goes_before_nominal_strength(dataset):
+    source = discover(dataset, Query())[0][0].phase[0]
+    siemens = {"ImagingFrequency": 123.25, "MagneticFieldStrength": 3}
+    assert imaging_frequency([(source, siemens)]) == pytest.approx(123.25e6)
+
+
+def test_single_echo_warns(bids):
+    for echo in (2, 3):
+        for path in anat(bids, "").parent.glob(f"*echo-{echo}_*"):
+            path.unlink()
+    runs, problems = discover(bids, Query())
+    assert not problems
+    assert "phase offset stays in the field" in " ".join(runs[0].warnings)
+
+
+def test_broken_sidecar(bids):
+    anat(bids, "echo-1_part-mag_MEGRE.json").write_text('{"EchoTime": ')
+    problem = only_problem(bids)
+    assert "cannot be read as JSON" in problem.sentence
+
+
+def test_sidecars_are_inherited(bids):
+    for path in bids.glob("sub-*/anat/*part-phase*.json"):
+        tiny.edit_json(path, Units=None)
+    tiny.write_json(bids / "part-phase_MEGRE.json", {"Units": "rad"})
+    runs, problems = discover(bids, Query())
+    assert not problems
+    image = anat(bids, "echo-1_part-phase_MEGRE.nii.gz")
+    assert read_sidecar(image, bids)["Units"] == "rad"
+    assert "Units" not in read_sidecar(anat(bids, "echo-1_part-mag_MEGRE.nii.gz"), bids)
+
+
+def test_header_that_is_no_image(bids):
+    anat(bids, "echo-1_part-mag_MEGRE.nii.gz").write_bytes(b"not an image")
+    problem = only_problem(bids)
+    assert "damaged or cut short" in problem.sentence
+
+
+# --- derivatives ---------------------------------------------------------------------------------
+
+
+def test_labels_on_another_grid(bids, regions):
+    tiny.write_image(regions / "sub-01/anat/sub-01_dseg.nii.gz", np.ones((9, 9, 9), np.int16))
+    problem = only_problem(bids, derivatives={"mine": regions})
+    assert problem.code == ExitCode.BAD_DATA
+    assert "label image lies on another grid" in problem.sentence
+
+
+def test_mask_on_another_grid(bids, regions):
+    moved = tiny.affine(oblique=5)
+    mask = np.ones(tiny.SHAPE, np.uint8)
+    tiny.write_image(regions / "sub-01/anat/sub-01_desc-brain_mask.nii.gz", mask, moved)
+    assert (
+        "the mask lies on another grid"
+        in only_problem(bids, derivatives={"mine": regions}).sentence
+    )
+
+
+def test_labels_without_a_table(bids, regions):
+    (regions / "sub-01/anat/sub-01_dseg.tsv").unlink()
+    problem = only_problem(bids, derivatives={"mine": regions})
+    assert problem.code == ExitCode.MISSING_INPUT
+    assert "no dseg.tsv" in problem.sentence
+
+
+def test_table_of_labels_of_the_whole_derivative(bids, regions):
+    (regions / "sub-01/anat/sub-01_dseg.tsv").rename(regions / "dseg.tsv")
+    runs, problems = discover(bids, Query(derivatives={"mine": regions}))
+    assert not problems
+    assert runs[0].regions[0].table == regions / "dseg.tsv"
+
+
+def test_several_label_images_have_atlases_of_their_own(bids, regions):
+    folder = regions / "sub-01" / "anat"
+    for name in ("dseg.nii.gz", "dseg.tsv"):
+        shutil.copy(folder / f"sub-01_{name}", folder / f"sub-01_desc-fine_{name}")
+    runs, problems = discover(bids, Query(derivatives={"mine": regions}))
+    assert not problems
+    assert sorted(r.atlas for r in runs[0].regions) == ["mine", "minefine"]
+
+
+def test_labels_of_another_run_are_not_taken(bids, regions):
+    folder = regions / "sub-01" / "anat"
+    for name in ("dseg.nii.gz", "dseg.tsv"):
+        (folder / f"sub-01_{name}").rename(folder / f"sub-01_run-2_{name}")
+    runs, problems = discover(bids, Query(derivatives={"mine": regions}))
+    assert not problems
+    assert runs[0].regions == ()
+    assert "derivative mine has no dseg for sub-01." in runs[0].warnings
+
+
+def test_derivative_that_holds_nothing(dataset, tmp_path):
+    (tmp_path / "empty").mkdir()
+    runs, problems = discover(dataset, Query(derivatives={"empty": tmp_path / "empty"}))
+    assert len(runs) == 2
+    assert "has no brain mask, dseg or map" in problems[0].sentence
+
+
+def test_maps_are_only_taken_when_asked_for(dataset, tmp_path):
+    maps = tiny.make_regions(tmp_path / "maps", ("01", "02"), with_map=True)
+    runs, _ = discover(dataset, Query(derivatives={"qsmxt": maps}))
+    assert all(isinstance(run, EchoRun) for run in runs)
+    runs, problems = discover(dataset, Query(derivatives={"qsmxt": maps}, maps="qsmxt"))
+    assert not problems
+    assert all(isinstance(run, MapRun) for run in runs)
+    assert runs[0].sources[0] == "bids:qsmxt:sub-01/anat/sub-01_Chimap.nii.gz"
+
+
+def test_maps_without_raw_data(tmp_path):
+    (tmp_path / "bids").mkdir()
+    maps = tiny.make_regions(tmp_path / "maps", with_map=True)
+    (run,), problems = discover(tmp_path / "bids", Query(derivatives={"sepia": maps}))
+    assert not problems
+    assert isinstance(run, MapRun)
+    assert run.mask is not None
+
+
+def test_a_derivative_as_the_dataset(tmp_path):
+    maps = tiny.make_regions(tmp_path / "maps", with_map=True)
+    (run,), problems = discover(maps, Query())
+    assert not problems
+    assert isinstance(run, MapRun)
+    assert [r.atlas for r in run.regions] == ["drawn"]
+
+
+def test_several_maps_ask_for_a_choice(tmp_path):
+    maps = tiny.make_regions(tmp_path / "maps", with_map=True)
+    shutil.copy(
+        maps / "sub-01/anat/sub-01_Chimap.nii.gz",
+        maps / "sub-01/anat/sub-01_desc-other_Chimap.nii.gz",
+    )
+    runs, problems = discover(maps, Query())
+    assert not runs
+    assert "several maps" in problems[0].sentence
+    assert "--bids-filter-file" in problems[0].sentence
+
+
+def test_map_in_another_unit(tmp_path):
+    maps = tiny.make_regions(tmp_path / "maps", with_map=True)
+    tiny.edit_json(maps / "sub-01/anat/sub-01_Chimap.json", Units="ppb")
+    runs, problems = discover(maps, Query())
+    assert not runs
+    assert "is in ppb" in problems[0].sentence
+
+
+def test_nothing_is_written_into_the_dataset(dataset, regions):
+    before = {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
+    discover(dataset, Query(derivatives={"mine": regions}))
+    assert {p: p.stat().st_mtime_ns for p in dataset.rglob("*")} == before
+
+
+def test_index_can_be_kept(dataset, tmp_path):
+    query = Query(database_dir=tmp_path / "db")
+    runs, _ = discover(dataset, query)
+    assert (tmp_path / "db" / "raw").is_dir()
+    again, _ = discover(dataset, query)
+    assert [r.prefix for r in again] == [r.prefix for r in runs]
+
+
+# --- voxels --------------------------------------------------------------------------------------
+
+
+def test_voxels_that_are_not_finite(tmp_path):
+    array = np.ones((4, 4, 4), np.float32)
+    array[0, 0, :2] = (np.nan, np.inf)
+    path = tiny.write_image(tmp_path / "a.nii.gz", array)
+    with pytest.raises(DataError, match="a.nii.gz has 2 voxels that are NaN or infinite"):
+        voxels.read(path)
+
+
+def test_truncated_file(tmp_path):
+    path = tiny.write_image(tmp_path / "a.nii.gz", np.arange(8000.0).reshape(20, 20, 20))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match="a.nii.gz is damaged or cut short"):
+        voxels.read(path)
+    # A gzip file that is whole, of an image that is not.
+    raw = gzip.compress(b"\0" * 400)
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="damaged or cut short"):
+        voxels.read(path)
+
+
+def test_constant_image(tmp_path):
+    path = tiny.write_image(tmp_path / "a.nii.gz", np.zeros((4, 4, 4), np.float32))
+    with pytest.raises(DataError, match="is 0 in every voxel"):
+        voxels.read_echo(path)
+
+
+def test_phase_that_is_not_what_units_say(tmp_path):
+    phase = np.linspace(-4096, 4094, 64, dtype=np.float32).reshape(4, 4, 4)
+    path = tiny.write_image(tmp_path / "a.nii.gz", phase)
+    with pytest.raises(DataError, match="Units says rad, but the stored values run from -4096"):
+        voxels.phase_in_radians(path, None, None, declared=False)
+    np.testing.assert_array_equal(voxels.phase_in_radians(path, None, None, True), phase)
+    with pytest.raises(DataError, match="outside the phase range"):
+        voxels.phase_in_radians(path, 0, 4095, declared=True)
+    radians = voxels.phase_in_radians(path, -4096, 4094, declared=True)
+    assert (radians.min(), radians.max()) == pytest.approx((-np.pi, np.pi))
+
+
+def test_empty_mask(tmp_path):
+    path = tiny.write_image(tmp_path / "mask.nii.gz", np.zeros((4, 4, 4), np.uint8))
+    with pytest.raises(DataError, match="mask.nii.gz is empty"):
+        voxels.read_mask(path)
+
+
+def test_map_that_cannot_be_ppm(tmp_path):
+    path = tiny.write_image(tmp_path / "Chimap.nii.gz", np.arange(64.0).reshape(4, 4, 4))
+    with pytest.raises(DataError, match="cannot be ppm"):
+        voxels.read_map(path)
+
+
+def load_labels(tmp_path, labels, table):
+    image = tiny.write_image(tmp_path / "dseg.nii.gz", labels)
+    names = tmp_path / "dseg.tsv"
+    names.write_text(table)
+    return table_interfaces.LoadLabels(labels=image, names=names).run(cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("index\tname\n1\tSN\n", "labels without a name in dseg.tsv: 2"),
+        ("index\tlabel\n1\tSN\n", "no column name"),
+        ("index\tname\n", "names no label"),
+        ("index\tname\nx\tSN\n", "not a number"),
+        ("index\tname\n1\tSN\n1\tCN\n2\tPU\n", "more than once"),
+        ("index\tname\n1\tSN\n2\t\n", "empty name"),
+    ],
+)
+def test_wrong_label_tables(tmp_path, table, words):
+    labels = np.zeros((4, 4, 4), np.int16)
+    labels[0], labels[1] = 1, 2
+    with pytest.raises(DataError, match=words) as caught:
+        load_labels(tmp_path, labels, table)
+    assert "dseg" in str(caught.value)
+    assert (tmp_path / "problem.json").is_file()
+
+
+def test_labels_that_were_interpolated(tmp_path):
+    labels = np.linspace(0, 2, 64, dtype=np.float32).reshape(4, 4, 4)
+    with pytest.raises(DataError, match="labels are whole numbers"):
+        load_labels(tmp_path, labels, "index\tname\n1\tSN\n2\tCN\n")
+
+
+def test_image_without_labels(tmp_path):
+    with pytest.raises(DataError, match="has no label"):
+        load_labels(tmp_path, np.zeros((4, 4, 4), np.int16), "index\tname\n1\tSN\n")
+
+
+# --- problems ------------------------------------------------------------------------------------
+
+
+def test_exit_codes():
+    bad = Problem("01", "x", ExitCode.BAD_DATA)
+    missing = Problem("02", "x", ExitCode.MISSING_INPUT)
+    internal = Problem("03", "x", ExitCode.INTERNAL)
+    assert exit_code(2, []) == ExitCode.OK
+    assert exit_code(1, [bad]) == ExitCode.SOME_FAILED
+    assert exit_code(0, [missing]) == ExitCode.MISSING_INPUT
+    assert exit_code(0, [bad, missing]) == ExitCode.BAD_DATA
+    assert exit_code(0, [bad, missing, internal]) == ExitCode.INTERNAL
+    assert exit_code(0, []) == ExitCode.NO_MATCH
+
+
+def test_problem_survives_json():
+    problem = Problem("01", "x", ExitCode.MISSING_INPUT, "unwrap", "sub-01_run-1")
+    assert Problem.from_dict(problem.as_dict()) == problem
