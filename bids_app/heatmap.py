@@ -13,7 +13,8 @@ from qsmref.analysis.reference import REFERENCES
 
 from .wording import number
 
-#: Ends of the colour scale, ppb; the first that holds every difference is taken.
+#: Ends of the colour scale, ppb; the first that holds nine of ten differences is taken, so that one
+#: odd region (a vein) does not bleach all the others. What lies beyond has the colour of the end.
 _ENDS = (10, 20, 50, 100, 150, 200, 300, 500, 1000, 2000, 5000, 10000)
 
 
@@ -59,48 +60,67 @@ def heat_maps(differences: pd.DataFrame, regions: pd.DataFrame) -> list[HeatMap]
     """
     if differences.empty:
         return []
-    values = difference_matrix(differences)
-    others = {c: difference_matrix(differences, c) for c in ("se", "distance_mm")}
-    named = list(values.index)
+    pairs = _Pairs.of(differences)
+    named = list(pairs.values.index)
     references = [n for n in named if n in REFERENCES or n not in set(regions["name"])]
     side = dict(zip(regions["name"], regions["hemisphere"], strict=True))
     single = [n for n in named if n not in references]
     joined = [n for n in single if side[n] not in ("L", "R")]
     apart = [n for n in single if side[n] != "both"]
-    largest = np.nanmax(np.abs(values.to_numpy()), initial=0.0)
-    end = next((e for e in _ENDS if e >= largest), _ENDS[-1])
     maps = []
     if joined != apart and len(joined) > 1:
-        maps.append(_heat_map("Both sides together", joined, references, values, others, end))
+        maps.append(pairs.heat_map("Both sides together", joined, references))
     title = "Left and right apart" if maps else "All regions"
-    maps.append(_heat_map(title, apart, references, values, others, end))
+    maps.append(pairs.heat_map(title, apart, references))
     return maps
 
 
-def _heat_map(title, names, references, values, others, end) -> HeatMap:
-    columns = [*names, *references]
-    rows = [(row, [_cell(row, column, values, others, end) for column in columns]) for row in names]
-    stops = ", ".join(_background(x)[0] for x in np.linspace(-1, 1, 11))
-    ticks = [f"\u2212{end}", "0", str(end)]
-    return HeatMap(title, rows, columns, len(references), ticks, stops)
+@dataclass(frozen=True)
+class _Pairs:
+    """A differential table as squares, and the scale of their colours."""
 
+    values: pd.DataFrame
+    errors: pd.DataFrame
+    distances: pd.DataFrame
+    #: ppb
+    end: int
+    #: Whether a difference lies beyond the end.
+    beyond: bool
 
-def _cell(row: str, column: str, values, others, end: int) -> Cell:
-    pair = f"{row} \u2212 {column}"
-    if row == column:
-        return Cell("", "", "", "the same region")
-    value = values.loc[row, column]
-    distance = others["distance_mm"].loc[row, column]
-    if np.isnan(distance) and np.isnan(value):
-        return Cell("\u00b7", "", "", f"{pair}: no difference (voxels in common, or no voxels)")
-    if np.isnan(value):
-        return Cell("n/a", "", "", f"{pair}: n/a (too little of one lies in the mask)")
-    error = others["se"].loc[row, column]
-    detail = f"{pair} = {number(value, 1)} ppb"
-    detail += f", standard error {error:.2f} ppb" if np.isfinite(error) else ""
-    detail += f", centres {distance:.0f} mm apart"
-    background, colour = _background(value / end)
-    return Cell(number(value, 0), background, colour, detail, bool(abs(value) < 2 * error))
+    @classmethod
+    def of(cls, differences: pd.DataFrame) -> _Pairs:
+        sizes = differences["difference"].abs().dropna()
+        most = float(np.percentile(sizes, 90)) if len(sizes) else 0.0
+        end = next((e for e in _ENDS if e >= most), _ENDS[-1])
+        columns = ("difference", "se", "distance_mm")
+        squares = [difference_matrix(differences, column) for column in columns]
+        return cls(*squares, end, bool((sizes > end).any()))
+
+    def heat_map(self, title: str, names: list[str], references: list[str]) -> HeatMap:
+        columns = [*names, *references]
+        rows = [(row, [self.cell(row, column) for column in columns]) for row in names]
+        stops = ", ".join(_background(x)[0] for x in np.linspace(-1, 1, 11))
+        low, high = f"\u2212{self.end}", str(self.end)
+        if self.beyond:
+            low, high = f"\u2264 {low}", f"\u2265 {high}"
+        return HeatMap(title, rows, columns, len(references), [low, "0", high], stops)
+
+    def cell(self, row: str, column: str) -> Cell:
+        pair = f"{row} \u2212 {column}"
+        if row == column:
+            return Cell("", "", "", "the same region")
+        value, error = self.values.loc[row, column], self.errors.loc[row, column]
+        distance = self.distances.loc[row, column]
+        if np.isnan(distance) and np.isnan(value):
+            return Cell("\u00b7", "", "", f"{pair}: no difference (voxels in common, or no voxels)")
+        if np.isnan(value):
+            return Cell("n/a", "", "", f"{pair}: n/a (too little of one lies in the mask)")
+        detail = f"{pair} = {number(value, 1)} ppb"
+        detail += f", standard error {error:.2f} ppb" if np.isfinite(error) else ""
+        detail += f", centres {distance:.0f} mm apart"
+        background, colour = _background(value / self.end)
+        weak = bool(abs(value) < 2 * error)
+        return Cell(number(value, 0), background, colour, detail, weak)
 
 
 def _background(position: float) -> tuple[str, str]:

@@ -24,9 +24,12 @@ from qsmref import images
 PLANES = ("sagittal", "coronal", "axial")
 #: What stands at the left and the right edge of each plane.
 _EDGES = {"sagittal": ("P", "A"), "coronal": ("L", "R"), "axial": ("L", "R")}
-#: Colours that colour-blind readers tell apart (Okabe & Ito, their dark blue replaced by a violet
-#: that can be seen on black), repeated as needed.
-REGION_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#8B5CF6", "#D55E00", "#CC79A7")
+#: Colours of regions, repeated as needed. The first seven are those of Okabe and Ito, which
+#: colour-blind readers tell apart, their dark blue replaced by a violet that shows on black.
+REGION_COLOURS = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#8B5CF6", "#D55E00",
+    "#CC79A7", "#B5E853", "#F5B5B5", "#3D7BFF", "#B08968", "#7FE3C4",
+)  # fmt: skip
 #: Margin around the brain, mm.
 _MARGIN_MM = 8.0
 _PIXELS_PER_MM = 2.6

@@ -281,6 +281,18 @@ def test_heat_maps_join_the_sides_first():
     assert cells["RN"]["RN"].text == ""
 
 
+def test_one_odd_region_does_not_bleach_the_others():
+    names = [f"region{i}" for i in range(20)] + ["vein"]
+    table = pd.DataFrame({"name": names, "hemisphere": "n/a", "index": range(1, 22)})
+    table = table.assign(mean=[*np.linspace(0, 90, 20), 900.0], se=1.0, coverage=1.0)
+    table = table.assign(x=range(21), y=0.0, z=0.0)
+    (heat,) = heat_maps(differential_table(table), table)
+    assert heat.title == "All regions"
+    assert heat.ticks == ["\u2264 \u2212100", "0", "\u2265 100"]
+    cells = dict(heat.rows)["vein"]
+    assert cells[0].text == "900" and len({c.background for c in cells[:20]}) == 1
+
+
 def decoded(picture: pictures.Picture) -> np.ndarray:
     png = base64.b64decode(picture.source.partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
