@@ -28,7 +28,7 @@ for (const table of document.querySelectorAll(".heatmap")) {
     if (cell) focus(rows.findIndex((row) => row.includes(cell)), rows.find((row) => row.includes(cell)).indexOf(cell));
   });
 }
-// A page that is printed shows what is folded.
+// A page that is printed shows every heat map; sidecars and settings stay folded.
 addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("details:not([open])")) part.open = true;
+  for (const part of document.querySelectorAll(".heat:not([open])")) part.open = true;
 });
