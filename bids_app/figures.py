@@ -16,7 +16,8 @@ from . import pictures
 from .pictures import Picture, View, axial_strip, three_planes
 from .wording import nice, number
 
-#: The window in which every map is shown, ppb: maps of all participants look alike.
+#: The window in which every map is shown, ppb, about its median: maps of all participants look
+#: alike, whatever their arbitrary zeros are.
 MAP_WINDOW_PPB = (-100.0, 100.0)
 #: A region larger than this (mm^3) is tissue, not a nucleus: it does not choose the slices.
 _LARGEST_NUCLEUS_MM3 = 40_000.0
@@ -100,7 +101,9 @@ def run_figures(
             facts["Map in the mask" if mask is not None else "Map"] = (
                 f"mean {number(inside.mean())}, SD {number(inside.std())}\u00a0ppb"
             )
-        figures.append(_map(view, ppb, mask))
+        zero = float(np.median(inside)) if inside.size else 0.0
+        ppb -= zero
+        figures.append(_map(view, ppb, mask, zero))
         for atlas, numbers in zip(atlases, labels, strict=True):
             if numbers is not None:
                 figures.append(_regions(view, ppb, mask, atlas, numbers))
@@ -165,13 +168,15 @@ def _field(view: View, hertz: np.ndarray, mask: np.ndarray | None, title: str, n
     )
 
 
-def _map(view: View, ppb: np.ndarray, mask: np.ndarray | None) -> Figure:
+def _map(view: View, ppb: np.ndarray, mask: np.ndarray | None, zero: float) -> Figure:
     low, high = MAP_WINDOW_PPB
     inside = _finite(ppb, mask)
     beyond = 100 * np.mean((inside < low) | (inside > high)) if inside.size else None
     return Figure(
         "Susceptibility map",
-        "As reconstructed: its zero is arbitrary. The window is the same for every participant; "
+        "The zero of a map is arbitrary: here it is shown about its median, "
+        f"{number(zero)}\u00a0ppb. "
+        "The window is the same for every participant; "
         f"{number(beyond)}\u00a0% of the voxels lie outside it.",
         three_planes(view, ppb, MAP_WINDOW_PPB, "Susceptibility map", valid=mask),
         bar=ColourBar.of("gray", MAP_WINDOW_PPB, "ppb"),

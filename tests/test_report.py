@@ -224,6 +224,23 @@ def test_maps_made_by_others_need_neither_fields_nor_mask(result, tmp_path):
     assert f"mean {number(chi.mean())}, SD {number(chi.std())} ppb" in page.words
 
 
+def test_the_arbitrary_zero_does_not_change_the_pictures(result, tmp_path):
+    chi = nib.load(result["files"]["chimap"])
+    mask = nib.load(result["files"]["mask"]).get_fdata() > 0
+    moved = images.save(
+        np.where(mask, chi.get_fdata() + 0.7, 0).astype(np.float32), tmp_path / "m.nii.gz", chi
+    )
+    other = {**result, "files": {**result["files"], "chimap": moved}}
+    shown = [write(tmp_path, [r])[2] for r in (result, other)]
+    pages = [dict(zip(p.alts, p.sources, strict=True)) for p in shown]
+    assert list(pages[0]) == list(pages[1])
+    # 0.7 ppm are 700 ppb: far outside the window, if the map were shown about its own zero.
+    for alt in (a for a in pages[0] if a.startswith("Susceptibility map")):
+        pixels = [decoded(pictures.Picture(page[alt], 0, 0, alt)).astype(float) for page in pages]
+        np.testing.assert_allclose(pixels[0], pixels[1], atol=1)
+        assert len(np.unique(pixels[1])) > 50
+
+
 def test_a_participant_without_a_map_has_a_page_with_the_reason(tmp_path):
     _, _, page = write(tmp_path, [], [Problem("01", "there is no phase.")], subject="sub-01")
     assert "1 problem" in page.words and "there is no phase." in page.words
