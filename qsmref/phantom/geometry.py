@@ -210,8 +210,9 @@ def _outside_brain(x, y, z, skin) -> np.ndarray:
     labels = np.full(x.shape, AIR, dtype=np.uint8)
     y0, rx, ry = _NECK
     neck = ((x / rx) ** 2 + ((y - y0) / ry) ** 2 < 1) & (z < -30)
-    labels[neck | _FACE.holds(x, y, z) | _LOWER_HEAD.holds(x, y, z)] = MUSCLE
     labels[(skin < 12.5) & (z > -60)] = SCALP
+    # Below the skull there is muscle up to the bone.
+    labels[neck | _FACE.holds(x, y, z) | _LOWER_HEAD.holds(x, y, z)] = MUSCLE
     labels[skin < 7.5] = BONE
     (low,) = np.nonzero((z < 0) & (skin > 3.5))
     side = np.abs(x[low]), y[low], z[low]
