@@ -70,12 +70,12 @@ def standard_error(values: np.ndarray, inside: np.ndarray, voxel_size: Sequence[
 
     Notes
     -----
-    Against the true scatter of the mean of simulated noise, in regions of 67 to 4,400 voxels (RN, SN,
-    CN, PU at 1 x 1 x 1 to 0.6 x 0.6 x 2 mm): within 21 % for white noise and Gaussian smoothing of
-    0.5 and 1 mm (SD); 8 to 27 % too small for exponential correlation over 1 mm, and up to 28 % for
-    nuclei not much wider than their smoothing (RN and SN at 2 mm). White noise on a smooth component
-    of equal variance is no separable correlation: there it is 1.1 to 2.3 times too small. In the
-    smoothed cases ``sd / sqrt(n)`` is 1.3 to 16 times too small.
+    Against the true scatter of the mean of simulated noise, in regions of 67 to 4,400 voxels (RN,
+    SN, CN, PU at 1 x 1 x 1 to 0.6 x 0.6 x 2 mm): within 21 % for white noise and Gaussian smoothing
+    of 0.5 and 1 mm (SD); 8 to 27 % too small for exponential correlation over 1 mm, and up to 28 %
+    for nuclei not much wider than their smoothing (RN and SN at 2 mm). White noise on a smooth
+    component of equal variance is no separable correlation: there it is 1.1 to 2.3 times too
+    small. In the smoothed cases ``sd / sqrt(n)`` is 1.3 to 16 times too small.
 
     It contains what varies *inside* the region: noise and real heterogeneity alike. It does not
     contain what the voxels share: the map's offset, a streak or a shadow wider than the region, an
