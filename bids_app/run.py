@@ -55,7 +55,8 @@ def _unexpected(error: Exception, output_dir: Path) -> Problem:
 def _participant_level(command: Command) -> tuple[int, int, list[Problem]]:
     """Do what is asked for; return finished participants, asked participants, and problems."""
     settings = command.settings
-    _check_output(command.output_dir)
+    if not settings.dry_run:
+        _check_output(command.output_dir)
     if settings.reports_only:
         return _reports_only(command)
     _check_parameters(settings)

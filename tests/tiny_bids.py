@@ -79,7 +79,7 @@ def write_echoes(root: Path, label: str, *, entities: str = "", oblique: float =
         signal = np.where(mask, 100 * np.exp(-time / 0.04), 2.0)
         turns = 1e-6 * GAMMA_HZ_PER_T * FIELD_STRENGTH * field * time
         signal = signal * np.exp(1j * (0.4 + 2 * np.pi * turns))
-        signal = signal + rng.normal(size=SHAPE) + 1j * rng.normal(size=SHAPE)
+        signal = signal + 0.2 * (rng.normal(size=SHAPE) + 1j * rng.normal(size=SHAPE))
         sidecar = {
             "EchoTime": time,
             "MagneticFieldStrength": FIELD_STRENGTH,

@@ -59,7 +59,7 @@ class SaveDerivative(Interface):
             content = json.loads(Path(info).read_text(encoding="utf-8"))
             *path, last = name.split(".")
             place = sidecar
-            for key in path:
+            for key in filter(None, path):
                 place = place.setdefault(key, {})
             if last:
                 place[last] = content

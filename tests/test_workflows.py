@@ -1,0 +1,498 @@
+"""The graphs: complete, runnable from a Python prompt, and idle when nothing has changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_bids as tiny
+from nipype.interfaces.base import TraitedSpec, isdefined, traits
+
+from qsmref import images
+from qsmref.inputs import Query, discover
+from qsmref.interfaces.base import PROBLEM_FILE, InputSpec, Interface, plain
+from qsmref.interfaces.echoes import BrainMask, LoadEchoes
+from qsmref.interfaces.fields import CheckSign
+from qsmref.interfaces.outputs import SaveDerivative
+from qsmref.problems import DataError
+from qsmref.reconstruction import fft, methods
+from qsmref.reconstruction.parameters import (
+    check_parameters,
+    method_parameters,
+    with_few_iterations,
+)
+from qsmref.settings import Settings
+from qsmref.workflows import init_reconstruction_wf, init_regions_wf, init_subject_wf
+from qsmref.workflows.citations import reference, sentence
+from qsmref.workflows.outputs import derivative_name
+
+FAST = {"background": "v-sharp", "inversion": "tkd"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Dataset, derivative with mask and labels, derivative with a map as well."""
+    root = tmp_path_factory.mktemp("data")
+    bids = tiny.make_dataset(root / "bids", ("01", "02"))
+    regions = tiny.make_regions(root / "regions", ("01", "02"))
+    maps = tiny.make_regions(root / "maps", ("01",), with_map=True)
+    return {"bids": bids, "regions": regions, "maps": maps}
+
+
+def graph(data, folder: Path, *, maps: bool = False, subject: str = "01", **changes):
+    name = "maps" if maps else "regions"
+    query = Query(derivatives={"mine": data[name]}, maps="mine" if maps else None)
+    runs, _ = discover(data["bids"], query)
+    settings = Settings.from_preset(**{**FAST, **changes})
+    workflow = init_subject_wf(
+        subject=subject, runs=runs, settings=settings, output_dir=folder / "out"
+    )
+    workflow.base_dir = str(folder / "work")
+    for section in ("hash_method", "content"), ("poll_sleep_duration", "0.05"):
+        workflow.config["execution"][section[0]] = section[1]
+    return workflow
+
+
+def unset_inputs(workflow) -> list[str]:
+    """Mandatory inputs of nodes that are neither set nor connected to something that is."""
+    flat = workflow._create_flat_graph()
+    fed = {}
+    for source, target, data in flat.edges(data=True):
+        for output, field in data["connect"]:
+            fed[target, field] = (source, output if isinstance(output, str) else output[0])
+
+    def has_value(node, field) -> bool:
+        if isdefined(getattr(node.inputs, field, None)):
+            return True
+        if (node, field) not in fed:
+            return False
+        source, output = fed[node, field]
+        identity = type(source.interface).__name__ == "IdentityInterface"
+        return has_value(source, output) if identity else True
+
+    return [
+        f"{node.fullname}.{field}"
+        for node in flat.nodes()
+        for field in node.inputs.copyable_trait_names()
+        if node.inputs.trait(field).mandatory and not has_value(node, field)
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"background": "none", "inversion": "single-step"},
+        {"phase_offset": "mcpc-3d-s", "bipolar": True, "echo_fit": "linear"},
+        {"unwrap": "laplacian", "background": "pdf", "inversion": "medi", "random_seed": 3},
+        {"maps": True},
+    ],
+)
+def test_every_mandatory_input_is_connected_or_set(data, tmp_path, changes):
+    assert unset_inputs(graph(data, tmp_path, **changes)) == []
+
+
+def test_the_check_of_inputs_can_fail():
+    missing = unset_inputs(
+        init_reconstruction_wf(shape=(4, 4, 4), echo_times=(0.01,), imaging_frequency=1e8)
+    )
+    assert "reconstruction_wf.load_echoes.magnitude" in missing
+
+
+@pytest.mark.parametrize("background", methods.BACKGROUND)
+@pytest.mark.parametrize("inversion", methods.INVERSION)
+def test_all_methods_can_be_built_and_cited(background, inversion):
+    workflow = init_reconstruction_wf(
+        shape=(128, 128, 64),
+        echo_times=(0.004, 0.008),
+        imaging_frequency=1.2e8,
+        background=background,
+        inversion=inversion,
+        omp_nthreads=2,
+    )
+    assert sentence("inversion", inversion) in workflow.methods
+    assert reference("inversion", inversion).split("doi:")[1].startswith("10.")
+    invert = workflow.get_node("inversion_wf.inversion")
+    assert invert.n_procs == invert.inputs.num_threads == 2
+    assert invert.mem_gb > 0.4
+
+
+def test_every_method_is_in_the_bibliography():
+    tables = {
+        "unwrap": methods.UNWRAP,
+        "background": methods.BACKGROUND,
+        "inversion": methods.INVERSION,
+        "echo_fit": methods.ECHO_FIT,
+        "mask": methods.MASK,
+    }
+    for step, names in tables.items():
+        for name in names:
+            assert sentence(step, name).endswith(".")
+
+
+EXPECTED = """\
+anat/sub-01_atlas-mine_desc-differential_Chimap.json
+anat/sub-01_atlas-mine_desc-differential_Chimap.tsv
+anat/sub-01_atlas-mine_desc-roi_Chimap.json
+anat/sub-01_atlas-mine_desc-roi_Chimap.tsv
+anat/sub-01_atlas-mine_dseg.json
+anat/sub-01_atlas-mine_dseg.nii.gz
+anat/sub-01_atlas-mine_dseg.tsv
+anat/sub-01_desc-brain_mask.json
+anat/sub-01_desc-brain_mask.nii.gz
+anat/sub-01_desc-unreferenced_Chimap.json
+anat/sub-01_desc-unreferenced_Chimap.nii.gz
+fmap/sub-01_desc-local_fieldmap.json
+fmap/sub-01_desc-local_fieldmap.nii.gz
+fmap/sub-01_desc-total_fieldmap.json
+fmap/sub-01_desc-total_fieldmap.nii.gz
+fmap/sub-01_magnitude.json
+fmap/sub-01_magnitude.nii.gz
+""".split()
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A graph that has run."""
+    folder = tmp_path_factory.mktemp("finished")
+    workflow = graph(data, folder)
+    workflow.run(plugin="Linear")
+    return folder
+
+
+def test_files_written(finished):
+    assert tree(finished / "out" / "sub-01") == EXPECTED
+
+
+def test_multiproc_writes_the_same(data, finished, tmp_path):
+    # The tests have used numba's threads, which a forked process does not survive.
+    args = {"n_procs": 2, "mp_context": "forkserver"}
+    graph(data, tmp_path).run(plugin="MultiProc", plugin_args=args)
+    for name in EXPECTED:
+        first = (finished / "out" / "sub-01" / name).read_bytes()
+        assert (tmp_path / "out" / "sub-01" / name).read_bytes() == first, name
+
+
+def test_second_run_does_no_work(data, finished):
+    def times(folder, pattern):
+        return {p: p.stat().st_mtime_ns for p in (finished / folder).rglob(pattern)}
+
+    results, written = times("work", "result_*.pklz"), times("out", "*")
+    graph(data, finished).run(plugin="Linear")
+    again = times("work", "result_*.pklz")
+    worked = {p.parent.name for p, when in again.items() if results[p] != when}
+    # Sinks look whether their file is there, and leave it as it is.
+    assert all(name.startswith("save_") for name in worked)
+    assert times("out", "*") == written
+
+
+def test_lost_results_come_back_from_the_work_folder(data, finished):
+    lost = finished / "out/sub-01/anat/sub-01_desc-unreferenced_Chimap.nii.gz"
+    before = lost.read_bytes()
+    inversion = next((finished / "work").rglob("result_inversion.pklz")).stat().st_mtime_ns
+    lost.write_bytes(before[:100])
+    graph(data, finished).run(plugin="Linear")
+    assert lost.read_bytes() == before
+    assert next((finished / "work").rglob("result_inversion.pklz")).stat().st_mtime_ns == inversion
+
+
+def test_sidecar_of_the_map(data, finished):
+    sidecar = json.loads(
+        (finished / "out/sub-01/anat/sub-01_desc-unreferenced_Chimap.json").read_text()
+    )
+    assert sidecar["SkullStripped"] is True
+    assert sidecar["Units"] == "ppm"
+    assert sidecar["EchoTime"] == pytest.approx(tiny.ECHO_TIMES)
+    assert sidecar["B0Direction"] == [0, 0, 1]
+    assert sidecar["MagneticFieldStrength"] == pytest.approx(3)
+    assert sidecar["Sources"][0].startswith("bids:raw:sub-01/anat/")
+    assert "10.1002/mrm.23000" in sidecar["EstimationReference"]
+    steps = sidecar["Processing"]
+    assert steps["BackgroundRemoval"]["method"] == "v-sharp"
+    assert steps["Inversion"]["threshold"] == method_parameters("inversion", "tkd")["threshold"]
+    assert steps["BrainMask"]["method"] == "derivative"
+    statistics = sidecar["ReferenceStatistics"]
+    mask = np.asarray(
+        nib.load(finished / "out/sub-01/anat/sub-01_desc-brain_mask.nii.gz").dataobj, bool
+    )
+    chi = images.load(finished / "out/sub-01/anat/sub-01_desc-unreferenced_Chimap.nii.gz")[0]
+    assert not chi[~mask].any()
+    assert statistics["brain"]["mean_in_map"] == pytest.approx(1000 * chi[mask].mean(), abs=1e-3)
+    labels = tiny.head()[1]
+    inside = (labels == 2) & mask
+    expected = 1000 * (chi[inside].mean() - chi[mask].mean())
+    assert statistics["atlas-mine"]["CN"]["mean"] == pytest.approx(expected, abs=1e-2)
+
+
+def test_map_and_table_are_near_the_truth(finished):
+    table = pd.read_csv(
+        finished / "out/sub-01/anat/sub-01_atlas-mine_desc-differential_Chimap.tsv", sep="\t"
+    )
+    pair = table[(table.region == "SN_L") & (table.reference == "CN")].iloc[0]
+    # TKD underestimates; sign and size must be right.
+    assert 25 < pair.difference < 60
+    assert pair.distance_mm == pytest.approx(28)
+
+
+def test_units_of_the_fields(finished):
+    total, _ = images.load(finished / "out/sub-01/fmap/sub-01_desc-total_fieldmap.nii.gz")
+    sidecar = json.loads((finished / "out/sub-01/fmap/sub-01_desc-total_fieldmap.json").read_text())
+    assert sidecar["Units"] == "Hz"
+    from qsmref.reconstruction.dipole import GAMMA_HZ_PER_T, forward_field
+
+    mask, _ = tiny.head()
+    truth = forward_field(tiny.susceptibility(), (4, 4, 4)) * GAMMA_HZ_PER_T * 3 * 1e-6
+    assert np.corrcoef(total[mask], truth[mask])[0, 1] > 0.95
+    assert np.std(total[mask]) == pytest.approx(np.std(truth[mask]), rel=0.1)
+
+
+def test_sign_of_the_phase_turns_the_map(data, finished, tmp_path):
+    graph(data, tmp_path, phase_sign=-1).run(plugin="Linear")
+    name = "out/sub-01/anat/sub-01_desc-unreferenced_Chimap.nii.gz"
+    np.testing.assert_allclose(
+        images.load(tmp_path / name)[0], -images.load(finished / name)[0], atol=2e-3
+    )
+
+
+def test_tables_of_maps_that_others_made(data, tmp_path):
+    graph(data, tmp_path, maps=True).run(plugin="Linear")
+    out = tmp_path / "out" / "sub-01"
+    assert not (out / "fmap").exists()
+    table = pd.read_csv(out / "anat/sub-01_atlas-mine_desc-roi_Chimap.tsv", sep="\t")
+    chi, _ = images.load(data["maps"] / "sub-01/anat/sub-01_Chimap.nii.gz")
+    mask, labels = tiny.head()
+    for label, name in tiny.NAMES.items():
+        by_hand = 1000 * chi[(labels == label) & mask].mean(dtype=float)
+        row = table.set_index("name").loc[name]
+        assert row["mean"] == pytest.approx(by_hand, rel=1e-5)
+    sidecar = json.loads((out / "anat/sub-01_desc-imported_Chimap.json").read_text())
+    assert sidecar["SkullStripped"] is True
+    assert sidecar["SusceptibilityReference"] == "unknown"
+    assert sidecar["Sources"][0] == "bids:mine:sub-01/anat/sub-01_Chimap.nii.gz"
+
+
+def test_references_that_are_asked_for(data, tmp_path):
+    graph(data, tmp_path, maps=True, references=["CSF"]).run(plugin="Linear")
+    path = tmp_path / "out/sub-01/anat/sub-01_atlas-mine_desc-differential_Chimap.tsv"
+    table = pd.read_csv(path, sep="\t")
+    assert "CSF" not in set(table.region)
+    assert {"SN_L", "CN"} <= set(table[table.reference == "CSF"].region)
+
+
+def test_without_atlas_there_is_a_map_all_the_same(data, tmp_path):
+    runs, _ = discover(data["bids"], Query())
+    settings = Settings.from_preset(**FAST)
+    workflow = init_subject_wf(subject="01", runs=runs, settings=settings, output_dir=tmp_path)
+    assert unset_inputs(workflow) == []
+    names = [name for name in workflow.list_node_names() if "save_" in name]
+    assert any(name.endswith("save_chimap") for name in names)
+    assert not any("tables" in name for name in names)
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prefix", "entities", "expected"),
+    [
+        (
+            "sub-01_ses-a_acq-x_run-02",
+            {"desc": "total", "suffix": "fieldmap"},
+            "sub-01/ses-a/fmap/sub-01_ses-a_acq-x_run-02_desc-total_fieldmap.nii.gz",
+        ),
+        (
+            "sub-01_rec-y",
+            {"atlas": "A1", "desc": "roi", "suffix": "Chimap"},
+            "sub-01/anat/sub-01_rec-y_atlas-A1_desc-roi_Chimap.tsv",
+        ),
+        (
+            "sub-01",
+            {"atlas": "A1", "suffix": "dseg", "extension": ".tsv"},
+            "sub-01/anat/sub-01_atlas-A1_dseg.tsv",
+        ),
+    ],
+)
+def test_names_of_results(prefix, entities, expected):
+    assert derivative_name(prefix, **entities) == expected
+
+
+def test_no_entity_is_dropped_from_a_name():
+    with pytest.raises(ValueError, match="no file name has all of these"):
+        derivative_name("sub-01", desc="unreferenced", suffix="Chimap", atlas="A")
+
+
+# --- interfaces ----------------------------------------------------------------------------------
+
+
+class _CountInput(InputSpec):
+    fail = traits.Str(desc="what goes wrong")
+
+
+class _CountOutput(TraitedSpec):
+    threads = traits.Int()
+    number = traits.Float()
+
+
+class Count(Interface):
+    """Tells the threads and a random number."""
+
+    input_spec = _CountInput
+    output_spec = _CountOutput
+
+    def _compute(self, folder):
+        if self.inputs.fail == "data":
+            raise DataError("x.nii.gz is bad.")
+        if self.inputs.fail == "value":
+            raise ValueError("the mask is empty")
+        if self.inputs.fail == "bug":
+            raise ZeroDivisionError("oops")
+        self._results["threads"] = fft.thread_count()
+        self._results["number"] = float(np.random.random())  # noqa: NPY002
+
+
+def test_threads_and_seed_reach_the_numerics(tmp_path):
+    first = Count(num_threads=3, random_seed=5).run(cwd=tmp_path).outputs
+    second = Count(num_threads=2, random_seed=5).run(cwd=tmp_path).outputs
+    assert (first.threads, second.threads) == (3, 2)
+    assert first.number == second.number
+    assert fft.thread_count() == 1
+    # Threads do not change a result, so they do not make it stale; the seed does.
+    hashes = [
+        Count(num_threads=n, random_seed=seed).inputs.get_hashval()[1]
+        for n, seed in ((1, 5), (2, 5), (1, 6))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize(
+    ("fail", "error", "sentence", "code"),
+    [
+        ("data", DataError, "x.nii.gz is bad.", 65),
+        ("value", ValueError, "the mask is empty.", 65),
+        ("bug", ZeroDivisionError, "unexpected ZeroDivisionError: oops", 70),
+    ],
+)
+def test_errors_leave_a_sentence(tmp_path, fail, error, sentence, code):
+    with pytest.raises(error):
+        Count(fail=fail).run(cwd=tmp_path)
+    note = json.loads((tmp_path / PROBLEM_FILE).read_text())
+    assert note == {"sentence": sentence, "code": code}
+    Count().run(cwd=tmp_path)
+    assert not (tmp_path / PROBLEM_FILE).exists()
+
+
+def test_echoes_with_bad_voxels_are_refused(data, tmp_path):
+    source = data["bids"] / "sub-01" / "anat"
+    magnitude = [source / f"sub-01_echo-{e}_part-mag_MEGRE.nii.gz" for e in (1, 2)]
+    phase = [source / f"sub-01_echo-{e}_part-phase_MEGRE.nii.gz" for e in (1, 2)]
+    array, image = images.load(phase[1])
+    array[3, 3, 3] = np.nan
+    phase[1] = images.save(array, tmp_path / phase[1].name, image)
+    with pytest.raises(DataError, match="echo-2_part-phase_MEGRE.nii.gz has 1 voxels that are NaN"):
+        LoadEchoes(magnitude=magnitude, phase=phase).run(cwd=tmp_path)
+
+
+def test_mask_is_eroded_in_millimetres(data, tmp_path):
+    result = BrainMask(
+        magnitude=data["bids"] / "sub-01/anat/sub-01_echo-1_part-mag_MEGRE.nii.gz",
+        mask_file=data["regions"] / "sub-01/anat/sub-01_desc-brain_mask.nii.gz",
+        erosion=4.0,
+    ).run(cwd=tmp_path)
+    eroded, _ = images.load(result.outputs.mask)
+    mask, _ = tiny.head()
+    assert 0 < np.count_nonzero(eroded) < np.count_nonzero(mask)
+    assert not eroded[~mask].any()
+    info = json.loads(Path(result.outputs.info).read_text())
+    assert info == {
+        "method": "derivative",
+        "erosion_mm": 4.0,
+        "n_voxels": np.count_nonzero(eroded),
+    }
+
+
+def test_a_field_of_the_wrong_sign_is_doubted(tmp_path):
+    from qsmref.reconstruction.dipole import forward_field
+
+    grid = np.moveaxis(np.indices((32, 32, 32)), 0, -1) - 15.5
+    head, brain = np.linalg.norm(grid, axis=-1) < 13, np.linalg.norm(grid, axis=-1) < 9
+    sinus = np.linalg.norm(grid - (0, 11, 0), axis=-1) < 4
+    air, brain = ~head | sinus, brain & ~sinus
+    # Air all around: the same as tissue that is diamagnetic in nothing.
+    field = forward_field(-9.4 * (~air).astype(np.float32), (4, 4, 4))
+    place = np.diag([4.0, 4, 4, 1])
+    files = {
+        "magnitude": images.save((~air).astype(np.float32), tmp_path / "mag.nii", place),
+        "mask": images.save(brain, tmp_path / "mask.nii", place),
+    }
+    for sign, doubted in ((1, False), (-1, True)):
+        path = images.save(sign * field, tmp_path / f"field{sign}.nii", place)
+        result = CheckSign(field=path, **files).run(cwd=tmp_path)
+        info = json.loads(Path(result.outputs.info).read_text())
+        assert ("warning" in info) == doubted
+        assert np.sign(info["air_correlation"]) == sign
+
+
+def test_results_are_only_written_when_they_differ(tmp_path):
+    source = images.save(np.ones((4, 4, 4), np.float32), tmp_path / "a.nii", np.eye(4))
+    (tmp_path / "info.json").write_text('{"a": 1}')
+
+    def save():
+        SaveDerivative(
+            in_file=source,
+            out_dir=tmp_path,
+            out_name="sub-01/anat/sub-01_x.nii.gz",
+            metadata={"Units": "ppm", "Bad": float("nan")},
+            info_files=[tmp_path / "info.json"] * 2,
+            info_names=["Processing.Step", "."],
+        ).run(cwd=tmp_path)
+        target = tmp_path / "sub-01/anat/sub-01_x.nii.gz"
+        return target, target.stat().st_mtime_ns
+
+    target, first = save()
+    assert json.loads(target.with_name("sub-01_x.json").read_text()) == {
+        "Units": "ppm",
+        "Bad": None,
+        "Processing": {"Step": {"a": 1}},
+        "a": 1,
+    }
+    assert save()[1] == first
+    images.save(np.zeros((4, 4, 4), np.float32), source, np.eye(4))
+    assert save()[1] != first
+
+
+def test_plain_refuses_what_json_cannot_hold():
+    with pytest.raises(TypeError):
+        plain({"a": object()})
+
+
+# --- parameters ----------------------------------------------------------------------------------
+
+
+def test_parameters_are_checked_against_the_method():
+    check_parameters("background", "pdf", {"tolerance": 0.1, "max_iterations": 5})
+    with pytest.raises(ValueError, match=r"no parameter 'tol'; it takes .*tolerance="):
+        check_parameters("background", "pdf", {"tol": 0.1})
+    with pytest.raises(ValueError, match="max_iterations is 'many'"):
+        check_parameters("background", "pdf", {"max_iterations": "many"})
+
+
+def test_sloppy_cuts_iterations_but_not_what_is_given():
+    few = with_few_iterations("background", "pdf", {"tolerance": 0.5})
+    assert few["max_iterations"] < method_parameters("background", "pdf")["max_iterations"]
+    assert few["tolerance"] == 0.5
+    assert with_few_iterations("background", "pdf", {"max_iterations": 9})["max_iterations"] == 9
+
+
+def test_regions_wf_has_a_docstring_with_its_ports():
+    for builder in (init_reconstruction_wf, init_regions_wf, init_subject_wf):
+        assert ".. workflow::" in builder.__doc__
+        assert "Inputs\n" in builder.__doc__
+        assert "Outputs\n" in builder.__doc__
