@@ -1,7 +1,10 @@
 """A deformable surface that finds the brain in a magnitude image.
 
-Written from the paper: Smith 2002, doi:10.1002/hbm.10062. All lengths are mm, so anisotropic
-voxels need no resampling.
+The surface is that of the brain extraction tool, written from its paper (Smith 2002,
+doi:10.1002/hbm.10062). Around it: a start from the upper part of the head, a second run from the
+centre of the first, a guard against leaks and a cut at the signal's edge, because in gradient
+echoes the skull is dark and the surface ends up to 2 mm inside it. All lengths are mm, so
+anisotropic voxels need no resampling.
 """
 
 from __future__ import annotations
@@ -12,11 +15,16 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from .dipole import unit_vector
 from .jit import kernel
 
 _LEVELS = 4  # subdivisions of the icosahedron: 2562 vertices
 _RADIUS_MIN, _RADIUS_MAX = 3.33, 10.0  # mm, radii of curvature between which smoothing sets in
 _SEARCH = 20.0  # mm, how deep intensities are looked at inside the surface
+_STIFFNESS = 2.0  # of outward bumps, as in the paper's second run against self-intersection
+_HEAD_HEIGHT = 150.0  # mm from the vertex down to the foramen magnum
+_LARGEST = 1.8e6  # mm^3; an intracranial volume above it is rare (mean 1.45e6, SD .15e6)
+_OPENING = 5.0  # mm, half the width of the bridges that are cut
 
 
 def icosphere(levels: int = _LEVELS) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +102,7 @@ def _sample(image, h, x, y, z):
 
 
 @kernel
-def _deform(image, h, points, faces, ring, number, levels, fraction, slope, stiffness, steps):
+def _deform(image, h, points, faces, ring, number, levels, fraction, slope, up, steps):
     """Move the surface `steps` times; `levels` is (t2, t, tm) of the paper."""
     t2, t, tm = levels
     count = points.shape[0]
@@ -112,8 +120,9 @@ def _deform(image, h, points, faces, ring, number, levels, fraction, slope, stif
                     d = points[ring[p, m]] - points[p]
                     spacing += math.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2) / number[p]
             spacing /= count
-        middle_z = points[:, 2].mean()
-        half_height = 0.5 * (points[:, 2].max() - points[:, 2].min()) + 1e-6
+        height = points[:, 0] * up[0] + points[:, 1] * up[1] + points[:, 2] * up[2]
+        middle = height.mean()
+        half = 0.5 * (height.max() - height.min()) + 1e-6
         for p in range(count):
             n = normal[p]
             mx = my = mz = 0.0
@@ -127,8 +136,7 @@ def _deform(image, h, points, faces, ring, number, levels, fraction, slope, stif
             along = sx * n[0] + sy * n[1] + sz * n[2]
             curvature = 2 * abs(along) / spacing**2
             smooth = 0.5 * (1 + math.tanh(steepness * (curvature - middle_curvature)))
-            # Outward bumps are pressed back harder in the second run (see brain_surface).
-            smooth = min(1.0, smooth * stiffness) if along < 0 else smooth
+            smooth = min(1.0, smooth * _STIFFNESS) if along < 0 else smooth
             lowest, highest = tm, t
             depth = 0.0
             while depth <= _SEARCH:
@@ -144,8 +152,7 @@ def _deform(image, h, points, faces, ring, number, levels, fraction, slope, stif
                     highest = max(highest, value)
                 depth += 1.0
             lowest, highest = max(lowest, t2), min(highest, tm)
-            local = fraction + slope * (points[p, 2] - middle_z) / half_height
-            local = min(0.99, max(0.01, local))
+            local = min(0.99, fraction + slope * max(0.0, (middle - height[p]) / half))
             border = (highest - t2) * local + t2
             expand = 0.05 * spacing * 2 * (lowest - border) / (highest - t2)
             # Tangential: half of the way to the neighbours' mean, for even spacing.
@@ -156,38 +163,42 @@ def _deform(image, h, points, faces, ring, number, levels, fraction, slope, stif
         points += move
 
 
-def intensity_levels(
-    image: np.ndarray, voxel_size: Sequence[float]
-) -> tuple[tuple[float, float, float], np.ndarray, float]:
-    """(t2, t, tm), the centre (mm) and the radius (mm) that the surface starts from.
+def _start(image: np.ndarray, h: np.ndarray, up: np.ndarray):
+    """(t2, t, tm) of the paper, centre (mm) and radius (mm) of the first sphere.
 
-    t2 and t98 are the 2nd and 98th percentile of the non-zero histogram, t lies a tenth of the way
-    between them, tm is the median inside the first sphere.
+    t2 and t98 are the 2nd and 98th percentile of the values above zero, t lies a tenth of the way
+    between them, tm is the median inside the sphere. Only the upper 150 mm of the head count, so
+    that a neck or a face in the field of view does not pull the sphere down.
     """
-    h = np.asarray(voxel_size, dtype=float)
     positive = image[image > 0]
     if positive.size == 0:
         raise ValueError("the magnitude is zero everywhere: there is no brain to find")
     t2, t98 = (float(v) for v in np.percentile(positive, [2, 98]))
     t = t2 + 0.1 * (t98 - t2)
     head = image > t
-    weight = np.where(head, np.minimum(image, t98), 0)
-    centre = np.array(ndimage.center_of_mass(weight)) * h
-    radius = (3 * np.count_nonzero(head) * np.prod(h) / (4 * math.pi)) ** (1 / 3)
     axes = np.ogrid[tuple(slice(n) for n in image.shape)]
+    height = sum(a * s * u for a, s, u in zip(axes, h, up, strict=True))
+    head &= height > np.percentile(height[head], 99.9) - _HEAD_HEIGHT
+    centre, radius = _centre(image, head, t98, h)
     distance = sum((a * s - c) ** 2 for a, s, c in zip(axes, h, centre, strict=True))
     inside = image[(distance < radius**2) & (image > t2) & (image < t98)]
-    tm = float(np.median(inside)) if inside.size else t98
-    return (t2, t, tm), centre, radius
+    return [t2, t, float(np.median(inside)) if inside.size else t98], centre, radius
+
+
+def _centre(image, within, largest, h) -> tuple[np.ndarray, float]:
+    weight = np.where(within, np.minimum(image, largest), 0)
+    centre = np.array(ndimage.center_of_mass(weight)) * h
+    return centre, (3 * np.count_nonzero(within) * np.prod(h) / (4 * math.pi)) ** (1 / 3)
 
 
 def brain_surface(
     image: np.ndarray,
     voxel_size: Sequence[float],
     *,
-    fraction: float = 0.6,
+    up: Sequence[float] = (0, 0, 1),
+    fraction: float = 0.5,
     slope: float = 0.0,
-    iterations: int = 1000,
+    iterations: int = 500,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (mm from the centre of voxel 0) and triangles of the brain's surface.
 
@@ -197,21 +208,114 @@ def brain_surface(
         Magnitude.
     voxel_size : (3,) float
         mm.
+    up : (3,) float
+        Direction of the vertex of the head in voxel axes.
     fraction : float
         Threshold between the local minimum and maximum, 0 to 1; smaller gives a larger brain.
     slope : float
-        Added to `fraction` in proportion to height: -slope at the bottom, slope at the top (z).
+        Added to `fraction` in the lower half, in proportion to the depth: all of it at the bottom.
     iterations : int
-        Steps of the deformation.
+        Steps of the deformation in each of two runs; the second starts from the centre of what the
+        first has found.
     """
     image = np.ascontiguousarray(image, dtype=np.float32)
-    h = np.asarray(voxel_size, dtype=float)
-    levels, centre, radius = intensity_levels(image, h)
+    h, up = np.asarray(voxel_size, dtype=float), unit_vector(up)
+    levels, centre, radius = _start(image, h, up)
     sphere, faces = icosphere()
     ring, number = neighbours(faces, len(sphere))
-    points = centre + 0.5 * radius * sphere
-    _deform(image, h, points, faces, ring, number, levels, fraction, slope, 1.0, iterations)
+    for run in range(2):
+        points = centre + 0.5 * radius * sphere
+        level = tuple(levels)
+        _deform(image, h, points, faces, ring, number, level, fraction, slope, up, iterations)
+        if run:
+            break
+        found = surface_mask(points, faces, image.shape, h)
+        if not found.any():
+            raise ValueError("no brain was found: the surface has shrunk to nothing")
+        centre, radius = _centre(image, found, np.percentile(image[found], 98), h)
+        bright = image[found & (image > levels[1])]
+        levels[2] = float(np.median(bright)) if bright.size else levels[2]
     return points, faces
+
+
+def find_brain(
+    image: np.ndarray,
+    voxel_size: Sequence[float],
+    *,
+    up: Sequence[float] = (0, 0, 1),
+    fraction: float = 0.5,
+    signal: float = 0.3,
+) -> np.ndarray:
+    """Voxels of the brain and the fluid around it.
+
+    A surface that holds more than 1.8 litres has leaked through the base of the skull, where it
+    meets muscle and the orbits: it is run again with a threshold that rises towards the bottom,
+    by .1 more each time up to .5. Inside the surface, voxels below `signal` times the local
+    brightness are bone; what is joined to the rest by bridges narrower than 10 mm is cut off.
+
+    Parameters
+    ----------
+    image, voxel_size, up, fraction
+        As for :func:`brain_surface`.
+    signal : float
+        Part of the brightness around (Gaussian mean, 15 mm) below which a voxel is dropped.
+
+    Returns
+    -------
+    (x, y, z) bool array: one connected part without holes.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    h = np.asarray(voxel_size, dtype=float)
+    for slope in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
+        surface = brain_surface(image, h, up=up, fraction=fraction, slope=slope)
+        inside = surface_mask(*surface, image.shape, h)
+        if np.count_nonzero(inside) * np.prod(h) <= _LARGEST:
+            break
+    result = np.zeros(image.shape, dtype=bool)
+    if not inside.any():
+        return result
+    box = ndimage.find_objects(inside.astype(np.uint8))[0]
+    inside, signals = inside[box], image[box]
+    inside &= signals > signal * _local_mean(signals, inside, 15.0, h)
+    result[box] = _open(inside, h)
+    return result
+
+
+def _local_mean(image, inside, mm, h) -> np.ndarray:
+    """Gaussian mean over `inside`, worked out on blocks of about a quarter of its width."""
+    block = [max(1, int(mm / 4 / s)) for s in h]
+    pad = [(0, -n % b) for n, b in zip(image.shape, block, strict=True)]
+    parts = []
+    for array in (np.where(inside, image, 0), inside.astype(np.float32)):
+        wide = np.pad(array, pad)
+        split = [v for n, b in zip(wide.shape, block, strict=True) for v in (n // b, b)]
+        sums = wide.reshape(split).sum(axis=(1, 3, 5), dtype=np.float64)
+        parts.append(
+            ndimage.gaussian_filter(sums, [mm / s / b for s, b in zip(h, block, strict=True)])
+        )
+    mean = (parts[0] / np.maximum(parts[1], 1e-6)).astype(np.float32)
+    for axis, b in enumerate(block):
+        mean = np.repeat(mean, b, axis=axis)
+    return mean[tuple(slice(n) for n in image.shape)]
+
+
+def _open(mask, h) -> np.ndarray:
+    """Largest part of the opened mask, filled."""
+    if mask.all():
+        return mask
+    # What lies beyond the image does not count as outside: a brain that is cut goes on there.
+    core = _largest(ndimage.distance_transform_edt(mask, sampling=h) > _OPENING)
+    if not core.any():
+        return core
+    near = ndimage.distance_transform_edt(~core, sampling=h) <= _OPENING
+    return ndimage.binary_fill_holes(_largest(near & mask))
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
 
 
 @kernel

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from .brain import brain_surface, surface_mask
+from .brain import find_brain
 
 
 def brain_mask(
@@ -22,9 +22,10 @@ def brain_mask(
     voxel_size : (3,) float
         mm.
     method : {"surface"}
-        ``surface``: the deformable surface of :mod:`qsmref.reconstruction.brain`.
+        ``surface``: a deformable surface, :func:`qsmref.reconstruction.brain.find_brain`.
     **parameters
-        Parameters of the method, here those of :func:`qsmref.reconstruction.brain.brain_surface`.
+        Parameters of the method: ``up`` (direction of the vertex in voxel axes: the direction of B0
+        for somebody lying head first), ``fraction``, ``signal``.
 
     Returns
     -------
@@ -45,9 +46,10 @@ def brain_mask(
         raise ValueError("magnitude has NaN or infinite voxels")
     if method != "surface":
         raise ValueError(f"the brain mask's method must be 'surface', got {method!r}")
-    points, faces = brain_surface(magnitude, voxel_size, **parameters)
-    mask = surface_mask(points, faces, magnitude.shape, voxel_size)
-    return largest_component(fill_holes(mask))
+    mask = find_brain(magnitude, voxel_size, **parameters)
+    if not mask.any():
+        raise ValueError("no brain was found in the magnitude")
+    return mask
 
 
 def _boolean(mask: np.ndarray) -> np.ndarray:
