@@ -119,8 +119,11 @@ def medi(
             raise ValueError(f"a sphere of {smv_radius} mm fits nowhere in the mask")
         kernel *= 1 - sphere
         phase = np.where(inside, phase - spherical_mean(phase, sphere, transform), 0)
-        variance = spherical_mean(spread * spread, sphere, transform) + spread * spread
-        spread = np.sqrt(np.maximum(variance, 0))
+        known = (spread > 0) & np.isfinite(spread)
+        # Spheres around a voxel of unknown noise see one as large as the worst known.
+        square = np.where(on_grid(mask) & ~known, spread[known].max(), spread) ** 2
+        variance = spherical_mean(square, sphere, transform) + square
+        spread = np.where(known, np.sqrt(np.maximum(variance, 0)), 0)
     problem = GaussNewton(
         transform, kernel, voxel_size, edges, inside, phase, spread, lambda_, merit,
         None if csf is None else (on_grid(np.asarray(csf) != 0) & inside, lambda_csf),
@@ -219,7 +222,10 @@ class GaussNewton:
         error = np.sqrt(self.weight2) * (np.exp(1j * field) - np.exp(1j * self.phase))
         error -= error[self.inside].mean()
         size = np.abs(error)
-        scale = size / (6 * size[self.inside].std())
+        deviation = size[self.inside].std()
+        if deviation == 0:
+            return
+        scale = size / (6 * deviation)
         self.spread = self.spread * np.where(self.inside, np.maximum(scale, 1) ** 2, 1).astype(
             self.spread.dtype
         )

@@ -83,14 +83,14 @@ def single_step(
     if not radii or radii[0] <= 0:
         raise ValueError(f"radii must be positive lengths in mm, got {radii}")
     work = Grid(mask, voxel_size, padding_mm)
-    inside, total, spread = phase_units(work, field, mask, noise, radians_per_ppm)
+    inside, total, spread, known = phase_units(work, field, mask, noise, radians_per_ppm)
     shell = np.zeros(work.grid, np.uint8)
     data, weight = np.zeros_like(total), np.zeros_like(total)
     dipole = dipole_kernel(work.grid, voxel_size, b0_dir, total.dtype)
     kernels = []
     for index, radius in enumerate(radii):
         sphere = sphere_spectrum(work.grid, voxel_size, radius, total.dtype)
-        fits = inside & (spherical_mean(inside.astype(total.dtype), sphere, work.transform) > _FITS)
+        fits = known & (spherical_mean(inside.astype(total.dtype), sphere, work.transform) > _FITS)
         shell[fits] = index + 1  # radii ascend: the largest that fits stays
         filtered = total - spherical_mean(total, sphere, work.transform)
         squares = weights_spectrum(work.grid, sphere_weights(radius, voxel_size) ** 2, total.dtype)
@@ -139,9 +139,8 @@ def total_variation(
     Bilgic et al. 2014, doi:10.1002/mrm.25029.
     """
     work = Grid(mask, voxel_size, padding_mm)
-    inside, local, spread = phase_units(work, field, mask, noise, radians_per_ppm)
+    inside, local, spread, known = phase_units(work, field, mask, noise, radians_per_ppm)
     weight = np.zeros_like(local)
-    known = inside & (spread > 0)
     weight[known] = 1 / spread[known]
     kernel = dipole_kernel(work.grid, voxel_size, b0_dir, local.dtype)
     chi, done = _solve(
@@ -184,19 +183,19 @@ def phase_units(
     mask: np.ndarray,
     noise: np.ndarray | None,
     radians_per_ppm: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mask, field and noise (rad) on the grid, zero outside the mask."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mask, field and noise (rad) on the grid, zero outside the mask, and where noise is known."""
     scale = field.dtype.type(radians_per_ppm)
     inside = work.put(mask)
     total = work.put(np.where(mask, field, field.dtype.type(0))) * scale
     if noise is None:
-        return inside, total, inside.astype(total.dtype)
+        return inside, total, inside.astype(total.dtype), inside
     known = mask & (noise > 0) & np.isfinite(noise)
-    # A voxel without a noise value must not count; the spheres around it see a noise as large as
-    # the worst known one.
+    # A voxel of noise zero or infinity does not count; the spheres around it see a noise as large
+    # as the worst known one.
     worst = noise[known].max()
     spread = np.where(known, noise, np.where(mask, worst, 0)).astype(field.dtype)
-    return inside, total, work.put(spread) * scale
+    return inside, total, work.put(spread) * scale, work.put(known)
 
 
 def _solve(

@@ -68,7 +68,8 @@ padding_mm
             f"lambda_ must be positive and outside at least 1, got {lambda_}, {outside}"
         )
     work = Grid(mask, voxel_size, padding_mm)
-    inside, total, spread = phase_units(work, field, mask, noise, radians_per_ppm)
+    inside, total, spread, known = phase_units(work, field, mask, noise, radians_per_ppm)
+    spread[~known] = 0
     smooth = interior_pairs(inside)
     if magnitude is not None:
         smooth &= edge_mask(work.put(magnitude), inside, voxel_size, edge_fraction)
