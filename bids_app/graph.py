@@ -122,6 +122,15 @@ def choose_plugin(settings: Settings) -> tuple[str, dict[str, Any]]:
     return "MultiProc", arguments
 
 
+def make_plugin(name: str, arguments: dict[str, Any]) -> Any:
+    """What ``Workflow.run`` takes as plugin: a name, or an object of ours."""
+    if name != "MultiProc":
+        return name
+    from .plugin import SturdyMultiProcPlugin
+
+    return SturdyMultiProcPlugin(plugin_args=arguments)
+
+
 def _plugin_file(path: Path) -> dict[str, Any]:
     import yaml
 

@@ -17,6 +17,12 @@ from qsmref.runs import Run
 SINK = "save_"
 
 
+_WITHOUT_A_WORD = (
+    "the step ended without a word: its process was probably killed for lack of memory; try fewer "
+    "--nprocs, or a machine with more."
+)
+
+
 class Step(NamedTuple):
     """A node as the user knows it."""
 
@@ -103,7 +109,7 @@ class Progress:
         if note.is_file():
             content = json.loads(note.read_text(encoding="utf-8"))
         else:
-            content = {"sentence": "the step ended without a word.", "code": ExitCode.INTERNAL}
+            content = {"sentence": _WITHOUT_A_WORD, "code": ExitCode.INTERNAL}
         code, sentence = ExitCode(content["code"]), content["sentence"]
         if code == ExitCode.INTERNAL:
             sentence += f" (details: {self._crash_dir})"

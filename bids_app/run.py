@@ -79,7 +79,15 @@ _LEVELS = {"participant": _participant_level}
 
 def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]]:
     from .dataset import write_dataset_files
-    from .graph import NAME, choose_plugin, configure, init_app_wf, make_progress, write_graph
+    from .graph import (
+        NAME,
+        choose_plugin,
+        configure,
+        init_app_wf,
+        make_plugin,
+        make_progress,
+        write_graph,
+    )
 
     settings, output_dir = command.settings, command.output_dir
     work = settings.work_dir.absolute()
@@ -95,7 +103,7 @@ def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]
         plugin, plugin_args = choose_plugin(settings)
         progress = make_progress(workflow, runs, settings, output_dir, plugin)
         plugin_args["status_callback"] = progress
-        arguments = {"plugin": plugin, "plugin_args": plugin_args}
+        arguments = {"plugin": make_plugin(plugin, plugin_args), "plugin_args": plugin_args}
         problems = problems + _run_graph(workflow, arguments, progress, runs)
         completed = progress.completed(runs)
     for subject in subjects:
@@ -125,7 +133,7 @@ def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
         Problem(
             run.subject,
             "not done, since the graph stopped.",
-            ExitCode.INTERNAL,
+            ExitCode.SOME_FAILED,
             "graph",
             run.prefix,
         )

@@ -134,25 +134,25 @@ def test_every_method_is_in_the_bibliography():
             assert sentence(step, name).endswith(".")
 
 
-EXPECTED = """\
-anat/sub-01_atlas-mine_desc-differential_Chimap.json
-anat/sub-01_atlas-mine_desc-differential_Chimap.tsv
-anat/sub-01_atlas-mine_desc-roi_Chimap.json
-anat/sub-01_atlas-mine_desc-roi_Chimap.tsv
-anat/sub-01_atlas-mine_dseg.json
-anat/sub-01_atlas-mine_dseg.nii.gz
-anat/sub-01_atlas-mine_dseg.tsv
-anat/sub-01_desc-brain_mask.json
-anat/sub-01_desc-brain_mask.nii.gz
-anat/sub-01_desc-unreferenced_Chimap.json
-anat/sub-01_desc-unreferenced_Chimap.nii.gz
-fmap/sub-01_desc-local_fieldmap.json
-fmap/sub-01_desc-local_fieldmap.nii.gz
-fmap/sub-01_desc-total_fieldmap.json
-fmap/sub-01_desc-total_fieldmap.nii.gz
-fmap/sub-01_magnitude.json
-fmap/sub-01_magnitude.nii.gz
-""".split()
+EXPECTED = [
+    "anat/sub-01_atlas-mine_desc-differential_Chimap.json",
+    "anat/sub-01_atlas-mine_desc-differential_Chimap.tsv",
+    "anat/sub-01_atlas-mine_desc-roi_Chimap.json",
+    "anat/sub-01_atlas-mine_desc-roi_Chimap.tsv",
+    "anat/sub-01_atlas-mine_dseg.json",
+    "anat/sub-01_atlas-mine_dseg.nii.gz",
+    "anat/sub-01_atlas-mine_dseg.tsv",
+    "anat/sub-01_desc-brain_mask.json",
+    "anat/sub-01_desc-brain_mask.nii.gz",
+    "anat/sub-01_desc-unreferenced_Chimap.json",
+    "anat/sub-01_desc-unreferenced_Chimap.nii.gz",
+    "fmap/sub-01_desc-local_fieldmap.json",
+    "fmap/sub-01_desc-local_fieldmap.nii.gz",
+    "fmap/sub-01_desc-total_fieldmap.json",
+    "fmap/sub-01_desc-total_fieldmap.nii.gz",
+    "fmap/sub-01_magnitude.json",
+    "fmap/sub-01_magnitude.nii.gz",
+]
 
 
 def tree(folder: Path) -> list[str]:

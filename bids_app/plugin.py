@@ -1,0 +1,58 @@
+"""nipype's local plugin, made to end when one of its processes is killed.
+
+nipype waits for ever for the result of a worker that the kernel has killed, which is what happens
+to a step that takes more memory than there is.
+"""
+
+from __future__ import annotations
+
+import traceback
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer, run_node
+
+
+class SturdyMultiProcPlugin(MultiProcPlugin):
+    """Plugin ``MultiProc`` that survives the death of a worker.
+
+    All steps that ran when a worker died are tried once more, each in a process of its own: the
+    one at fault dies again and is reported, the others are done.
+    """
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+        self._taskid += 1
+        job = (node, updatehash, self._taskid)
+        try:
+            future = self.pool.submit(run_node, *job)
+        except BrokenProcessPool:
+            self.pool = self._make_pool(self.processors)
+            future = self.pool.submit(run_node, *job)
+        self._task_obj[self._taskid] = future
+        future.add_done_callback(partial(self._keep, job, again=True))
+        return self._taskid
+
+    def _make_pool(self, processes: int) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=processes,
+            initializer=process_initializer,
+            initargs=(self._cwd,),
+            mp_context=get_context(self.plugin_args.get("mp_context")),
+        )
+
+    def _keep(self, job: tuple, future: Future, again: bool) -> None:
+        """Keep the result of a job for the loop that waits for it."""
+        taskid, error = job[-1], future.exception()
+        if isinstance(error, BrokenProcessPool) and again:
+            pool = self._make_pool(1)
+            second = pool.submit(run_node, *job)
+            second.add_done_callback(partial(self._keep, job, again=False))
+            pool.shutdown(wait=False)
+        elif error is not None:
+            words = traceback.format_exception(error)
+            self._taskresult[taskid] = {"result": None, "traceback": words, "taskid": taskid}
+        else:
+            self._taskresult[taskid] = future.result()
