@@ -92,8 +92,7 @@ def configure(settings: Settings, output_dir: Path) -> None:
 
     config.update_config(sections)
     logging.update_logging(config)
-    if settings.resource_monitor:
-        config.enable_resource_monitor()
+    config.resource_monitor = settings.resource_monitor
 
 
 def choose_plugin(settings: Settings) -> tuple[str, dict[str, Any]]:

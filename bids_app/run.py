@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -120,7 +121,10 @@ def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
     # nipype collects garbage after every step; what is loaded by now is not worth looking at.
     gc.freeze()
     try:
-        workflow.run(**arguments)
+        # What nipype writes into the current folder, such as records of the resource monitor,
+        # stays in the work folder.
+        with contextlib.chdir(workflow.base_dir):
+            workflow.run(**arguments)
     except Exception as error:
         if not progress.problems:
             # Not a step but the engine itself: there is nothing else that could tell of it.

@@ -192,6 +192,9 @@ def test_graph_and_resource_monitor(dataset, run, tmp_path):
     assert "took" in done.out
     usage = json.loads((tmp_path / "work" / "qsmref_wf" / "resource_monitor.json").read_text())
     assert any("inversion" in name for name in usage["name"])
+    # It is off again for the next command, and left nothing in the current folder.
+    assert run(dataset / "bids", *flags[:-2]).code == ExitCode.OK
+    assert not list(Path.cwd().glob(".proc-*"))
 
 
 def test_clean_workdir(dataset, run, tmp_path):
