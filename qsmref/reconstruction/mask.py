@@ -149,3 +149,63 @@ def cut_slab(mask: np.ndarray, mm: float, voxel_size: Sequence[float], axis: int
     if not result.any():
         raise ValueError(f"cutting {mm:g} mm at both ends leaves nothing of the mask")
     return result
+
+
+def phase_quality_mask(
+    mask: np.ndarray,
+    *,
+    quality: np.ndarray | None = None,
+    noise: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    min_quality: float = 0.7,
+    max_noise: float = 5.0,
+    max_residual: float = 0.1,
+) -> np.ndarray:
+    """The part of a mask whose phase can be trusted.
+
+    Bad voxels inside the mask (veins, a nucleus full of iron) stay: only those that reach its
+    surface are cut, next to sinuses or bone, where they would be background sources inside.
+
+    Parameters
+    ----------
+    mask : (x, y, z) bool array
+    quality : (x, y, z) array, optional
+        Smoothness of the phase, 0 to 1, of :func:`qsmref.reconstruction.romeo.phase_quality`.
+    noise, residual : (x, y, z) arrays, optional
+        Of :func:`qsmref.reconstruction.fit_echoes`.
+    min_quality : float
+        The wrapped phase differs from its neighbours by 0.3 pi on average at 0.7.
+    max_noise : float
+        Relative to the median over the mask: a fifth of the typical signal at 5.
+    max_residual : float
+        Part of the signal's energy that does not follow a line over the echoes.
+
+    Returns
+    -------
+    (x, y, z) bool array: the largest part that is left, its holes filled.
+
+    Raises
+    ------
+    ValueError
+        Other shapes, no map at all, an empty mask, or nothing left.
+
+    References
+    ----------
+    QSM Consensus Organization Committee 2024, doi:10.1002/mrm.30006 (section on masks).
+    """
+    mask = _boolean(mask)
+    if quality is None and noise is None and residual is None:
+        raise ValueError("a phase-quality mask needs quality, noise or residual")
+    good = mask.copy()
+    for name, image in (("quality", quality), ("noise", noise), ("residual", residual)):
+        if image is not None and np.shape(image) != mask.shape:
+            raise ValueError(f"{name} {np.shape(image)} and mask {mask.shape} differ in shape")
+    if quality is not None:
+        good &= np.asarray(quality) >= min_quality
+    if noise is not None:
+        good &= np.asarray(noise) <= max_noise * np.median(np.asarray(noise)[mask])
+    if residual is not None:
+        good &= np.asarray(residual) <= max_residual
+    if not good.any():
+        raise ValueError("no voxel of the mask passes the criteria of phase quality")
+    return fill_holes(largest_component(good)) & mask

@@ -136,6 +136,72 @@ def _flatten(mask, parent, turns):
     return count
 
 
+@parallel_kernel
+def _mean_quality(bins, mask, out):
+    for i in prange(mask.shape[0]):
+        for j in range(mask.shape[1]):
+            for k in range(mask.shape[2]):
+                if not mask[i, j, k]:
+                    continue
+                total = 0.0
+                edges = 0
+                for d in range(3):
+                    a, b, c = i - (d == 0), j - (d == 1), k - (d == 2)
+                    if bins[i, j, k, d]:
+                        total += _BINS - 1 - bins[i, j, k, d]
+                        edges += 1
+                    if a >= 0 and b >= 0 and c >= 0 and bins[a, b, c, d]:
+                        total += _BINS - 1 - bins[a, b, c, d]
+                        edges += 1
+                out[i, j, k] = total / (edges * (_BINS - 2)) if edges else 0.0
+
+
+class _Edges:
+    """Edges of the mask's bounding box with their bins."""
+
+    def __init__(self, phase, mask, magnitude=None, second=None, ratio=1.0):
+        self.box = ndimage.find_objects(mask.astype(np.uint8))[0]
+        self.phase = self._cut(phase, np.float32)
+        self.mask = self._cut(mask, np.bool_)
+        none = np.zeros((0, 0, 0), dtype=np.float32)
+        other = none if second is None else self._cut(second, np.float32)
+        signal, half_maximum = none, 1.0
+        if magnitude is not None:
+            signal = self._cut(magnitude, np.float32)
+            half_maximum = 0.5 * float(np.percentile(signal[self.mask], 99.5)) or 1.0
+        self.bins = np.zeros((*self.phase.shape, 3), dtype=np.uint8)
+        _edge_bins(self.phase, other, signal, self.mask, float(ratio), half_maximum, self.bins)
+
+    def _cut(self, array, dtype):
+        return np.ascontiguousarray(array[self.box], dtype=dtype)
+
+
+def phase_quality(
+    phase: np.ndarray,
+    mask: np.ndarray,
+    magnitude: np.ndarray | None = None,
+    second: np.ndarray | None = None,
+    ratio: float = 1.0,
+) -> np.ndarray:
+    """Mean quality of the edges of each voxel, 0 to 1: near 1 where the phase is smooth.
+
+    Parameters
+    ----------
+    phase, mask, magnitude, second, ratio
+        As for :func:`unwrap_path`; wrapped or not makes no difference.
+
+    Returns
+    -------
+    (x, y, z) float32 array, 0 outside the mask and in voxels without a neighbour.
+    """
+    edges = _Edges(phase, mask, magnitude, second, ratio)
+    quality = np.zeros(edges.mask.shape, dtype=np.float32)
+    _mean_quality(edges.bins, edges.mask, quality)
+    result = np.zeros(phase.shape, dtype=np.float32)
+    result[edges.box] = quality
+    return result
+
+
 def unwrap_path(
     phase: np.ndarray,
     mask: np.ndarray,
@@ -172,28 +238,17 @@ def unwrap_path(
     big)``, m the magnitude's 99.5th percentile in the mask (the paper takes the maximum, which one
     bright vessel can set).
     """
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-
-    def cut(array, dtype):
-        return np.ascontiguousarray(array[box], dtype=dtype)
-
-    angle, within = cut(phase, np.float32), cut(mask, np.bool_)
-    none = np.zeros((0, 0, 0), dtype=np.float32)
-    other = none if second is None else cut(second, np.float32)
-    signal, half_maximum = none, 1.0
-    if magnitude is not None:
-        signal = cut(magnitude, np.float32)
-        half_maximum = 0.5 * float(np.percentile(signal[within], 99.5)) or 1.0
-    bins = np.zeros((*angle.shape, 3), dtype=np.uint8)
-    _edge_bins(angle, other, signal, within, float(ratio), half_maximum, bins)
-    edges = _sort_edges(bins.ravel())
-    strides = np.array([angle.shape[1] * angle.shape[2], angle.shape[2], 1], dtype=np.int32)
-    parent = np.arange(angle.size, dtype=np.int32)
-    turns = np.zeros(angle.size, dtype=np.int32)
-    _join(angle.ravel(), edges, strides, parent, turns)
-    groups = _flatten(within.ravel(), parent, turns)
+    edges = _Edges(phase, mask, magnitude, second, ratio)
+    shape = edges.phase.shape
+    flat, within = edges.phase.ravel(), edges.mask.ravel()
+    order = _sort_edges(edges.bins.ravel())
+    strides = np.array([shape[1] * shape[2], shape[2], 1], dtype=np.int32)
+    parent = np.arange(flat.size, dtype=np.int32)
+    turns = np.zeros(flat.size, dtype=np.int32)
+    _join(flat, order, strides, parent, turns)
+    groups = _flatten(within, parent, turns)
     inside = np.flatnonzero(within)
-    values = angle.ravel()[inside] + np.float32(TWO_PI) * turns[inside]
+    values = flat[inside] + np.float32(TWO_PI) * turns[inside]
     if groups == 1:
         turns[inside] -= round(float(np.median(values)) / TWO_PI)
     else:
@@ -201,5 +256,5 @@ def unwrap_path(
         shift = np.rint(ndimage.median(values, label, np.arange(groups)) / TWO_PI)
         turns[inside] -= shift.astype(np.int32)[label]
     result = np.zeros(phase.shape, dtype=np.int32)
-    result[box] = np.where(within, turns.reshape(angle.shape), 0)
+    result[edges.box] = np.where(within, turns, 0).reshape(shape)
     return result
