@@ -286,6 +286,7 @@ def _check_parameters(settings: Settings) -> None:
     from qsmref.reconstruction.parameters import check_parameters
 
     try:
+        check_parameters("mask", "quality", settings.mask_params)
         check_parameters("background", settings.background, settings.background_params)
         check_parameters("inversion", settings.inversion, settings.inversion_params)
     except ValueError as error:

@@ -174,6 +174,21 @@ class Settings:
     mask_erosion: float = _option(
         0.0, "reconstruction", "erosion of the brain mask", "number", unit="mm", low=0.0
     )
+    mask_quality: str = _option(
+        "auto",
+        "reconstruction",
+        "cut parts off the mask's surface where the phase cannot be trusted; auto: not of masks "
+        "that a derivative has",
+        choices=("auto", "on", "off"),
+    )
+    mask_params: dict[str, Any] = _option(
+        {},
+        "reconstruction",
+        "criteria of --mask-quality: min_quality, max_noise, max_residual",
+        "parameters",
+        ("--mask-param",),
+        metavar="KEY=VALUE",
+    )
     background: str = _option(
         "none", "reconstruction", "background removal", choices=methods.BACKGROUND
     )

@@ -62,6 +62,7 @@ def test_presets_are_made_of_known_options():
         ({"unwrap": "magic"}, "must be one of romeo"),
         ({"mask_erosion": -1}, "at least 0"),
         ({"mask_erosion": True}, "must be a number"),
+        ({"mask_quality": True}, "must be a text"),
         ({"nprocs": "two"}, "whole number"),
         ({"phase_range": (1, 1)}, "LOW below HIGH"),
         ({"phase_range": (1,)}, "two numbers"),

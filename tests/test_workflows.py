@@ -89,6 +89,7 @@ def unset_inputs(workflow) -> list[str]:
         {"background": "none", "inversion": "single-step"},
         {"phase_offset": "mcpc-3d-s", "bipolar": True, "echo_fit": "linear"},
         {"unwrap": "laplacian", "background": "pdf", "inversion": "medi", "random_seed": 3},
+        {"mask_quality": "on", "mask_params": {"max_noise": 3.0}},
         {"maps": True},
     ],
 )
@@ -100,7 +101,7 @@ def test_the_check_of_inputs_can_fail():
     missing = unset_inputs(
         init_reconstruction_wf(shape=(4, 4, 4), echo_times=(0.01,), imaging_frequency=1e8)
     )
-    assert "reconstruction_wf.load_echoes.magnitude" in missing
+    assert "reconstruction_wf.field_wf.load_echoes.magnitude" in missing
 
 
 @pytest.mark.parametrize("background", methods.BACKGROUND)
@@ -114,7 +115,7 @@ def test_all_methods_can_be_built_and_cited(background, inversion):
         inversion=inversion,
         omp_nthreads=2,
     )
-    assert sentence("inversion", inversion) in workflow.methods
+    assert sentence("inversion", inversion) in " ".join(workflow.methods_text())
     assert reference("inversion", inversion).split("doi:")[1].startswith("10.")
     invert = workflow.get_node("inversion_wf.inversion")
     assert invert.n_procs == invert.inputs.num_threads == 2
@@ -416,6 +417,30 @@ def test_mask_is_eroded_in_millimetres(data, tmp_path):
         "erosion_mm": 4.0,
         "n_voxels": np.count_nonzero(eroded),
     }
+
+
+def test_mask_of_trusted_phase(data, tmp_path):
+    """Voxels of pure noise at the surface are cut; the sidecar tells how many are left."""
+    bids = tiny.make_dataset(tmp_path / "bids")
+    mask, _ = tiny.head()
+    rng = np.random.default_rng(3)
+    for echo in range(1, len(tiny.ECHO_TIMES) + 1):
+        stem = bids / "sub-01" / "anat" / f"sub-01_echo-{echo}_part-"
+        for part, noise in (("mag", rng.rayleigh(size=(4, 26, 22))), ("phase", None)):
+            array, image = images.load(f"{stem}{part}_MEGRE.nii.gz")
+            array[:4] = rng.uniform(-np.pi, np.pi, (4, 26, 22)) if noise is None else noise
+            images.save(array, f"{stem}{part}_MEGRE.nii.gz", image)
+    workflow = graph({**data, "bids": bids}, tmp_path, mask_quality="on")
+    workflow.run(plugin="Linear")
+    folder = tmp_path / "out" / "sub-01" / "anat"
+    node = next((tmp_path / "work").rglob("mask_quality"))
+    kept = images.load(node / "mask.nii")[0] > 0
+    sidecar = json.loads((folder / "sub-01_desc-unreferenced_Chimap.json").read_text())
+    quality = sidecar["Processing"]["MaskQuality"]
+    assert 0.5 < quality["kept_fraction"] < 1
+    assert mask[:4].any()
+    assert np.count_nonzero(kept[:4] & mask[:4]) < 0.2 * np.count_nonzero(mask[:4])
+    assert np.count_nonzero(kept[5:]) > 0.95 * np.count_nonzero(mask[5:])
 
 
 def test_a_field_of_the_wrong_sign_is_doubted(tmp_path):

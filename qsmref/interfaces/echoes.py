@@ -12,8 +12,10 @@ from .. import images, voxels
 from ..reconstruction import methods
 from ..reconstruction.checks import echo_spacing, evenly_spaced
 from ..reconstruction.echoes import fit_echoes
-from ..reconstruction.mask import brain_mask, erode
+from ..reconstruction.mask import brain_mask, erode, phase_quality_mask
+from ..reconstruction.parameters import method_parameters
 from ..reconstruction.phase import correct_bipolar, remove_phase_offset
+from ..reconstruction.romeo import phase_quality
 from .base import InputSpec, Interface
 
 
@@ -89,6 +91,37 @@ class BrainMask(Interface):
             "erosion_mm": self.inputs.erosion,
             "n_voxels": np.count_nonzero(mask),
         }
+        self._save_json("info", info, folder)
+
+
+class _QualityMaskInput(InputSpec):
+    mask = File(exists=True, mandatory=True, desc="brain mask")
+    field = File(exists=True, mandatory=True, desc="wrapped field, rad")
+    magnitude = File(exists=True, mandatory=True, desc="(x, y, z)")
+    noise = File(exists=True, mandatory=True, desc="standard deviation of the field, rad")
+    residual = File(exists=True, mandatory=True, desc="misfit of the echoes, 0 to 1")
+    parameters = traits.Dict(usedefault=True, desc="criteria")
+
+
+class QualityMask(Interface):
+    """Mask whose phase can be trusted; see
+    :func:`qsmref.reconstruction.mask.phase_quality_mask`.
+    """
+
+    input_spec = _QualityMaskInput
+    output_spec = _MaskOutput
+
+    def _compute(self, folder: Path) -> None:
+        mask, (field, like) = voxels.read_mask(self.inputs.mask), images.load(self.inputs.field)
+        magnitude, noise, residual = (
+            images.load(getattr(self.inputs, name))[0]
+            for name in ("magnitude", "noise", "residual")
+        )
+        criteria = {**method_parameters("mask", "quality"), **self.inputs.parameters}
+        quality = phase_quality(field, mask, magnitude)
+        kept = phase_quality_mask(mask, quality=quality, noise=noise, residual=residual, **criteria)
+        self._save("mask", kept, folder, like)
+        info = {**criteria, "kept_fraction": np.count_nonzero(kept) / np.count_nonzero(mask)}
         self._save_json("info", info, folder)
 
 

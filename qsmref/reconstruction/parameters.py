@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,18 +18,27 @@ def method_parameters(step: str, method: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    step : {"background", "inversion"}
-        What it does.
+    step : {"background", "inversion", "mask"}
+        What it does; ``mask`` is the cut of the mask by phase quality.
     method : str
-        One of :mod:`qsmref.reconstruction.methods`.
+        One of :mod:`qsmref.reconstruction.methods`; ``quality`` for the mask.
 
     Examples
     --------
     >>> method_parameters("background", "none")
     {}
     """
+    if step == "mask":
+        return _quality_criteria()
     module = importlib.import_module(f".{_STEPS[step]}", __package__)
     return module.method_parameters(method)
+
+
+def _quality_criteria() -> dict[str, float]:
+    from .mask import phase_quality_mask
+
+    signature = inspect.signature(phase_quality_mask)
+    return {n: p.default for n, p in signature.parameters.items() if isinstance(p.default, float)}
 
 
 def check_parameters(step: str, method: str, given: Mapping[str, Any]) -> None:

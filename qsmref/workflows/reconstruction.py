@@ -9,11 +9,14 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from .. import units
-from ..interfaces.echoes import BrainMask, CorrectPhase, EchoFit, LoadEchoes
-from ..interfaces.fields import CheckSign, ConvertField, Invert, RemoveBackground, Unwrap
 from ..reconstruction.checks import echo_spacing
-from .citations import sentence
-from .engine import Workflow, make_node
+from .engine import Workflow
+from .field import init_field_wf
+from .inversion import init_inversion_wf
+
+_OUTPUTS = ["chimap", "mask", "combined", "total_field", "local_field"]
+_INFOS = ["mask_info", "phase_info", "echo_info", "quality_info", "unwrap_info"]
+_INFOS += ["sign_info", "background_info", "inversion_info"]
 
 
 def init_reconstruction_wf(
@@ -32,6 +35,8 @@ def init_reconstruction_wf(
     mask_given: bool = False,
     mask_method: str = "surface",
     mask_erosion: float = 0.0,
+    mask_quality: bool = False,
+    mask_params: Mapping[str, Any] | None = None,
     background: str = "none",
     background_params: Mapping[str, Any] | None = None,
     inversion: str = "single-step",
@@ -73,8 +78,10 @@ def init_reconstruction_wf(
         Whether the input `mask` will be connected.
     mask_erosion : float
         mm
-    background_params, inversion_params : mapping, optional
-        Parameters of these methods.
+    mask_quality : bool
+        Whether parts of the mask's surface with bad phase are cut.
+    mask_params, background_params, inversion_params : mapping, optional
+        Criteria of the phase quality, and parameters of these methods.
     omp_nthreads : int
         Threads of one node.
     random_seed : int, optional
@@ -99,59 +106,34 @@ def init_reconstruction_wf(
         Magnitude, combined over echoes.
     total_field, local_field
         Hz; the local field only with a background removal.
-    echo_info, mask_info, phase_info, unwrap_info, sign_info, background_info, inversion_info
-        What each step did; `phase_info` only where the phase was corrected.
+    echo_info, mask_info, unwrap_info, sign_info, background_info, inversion_info
+        What each step did.
+    phase_info, quality_info
+        The same, where the phase was corrected or the mask was cut.
     """
     workflow = Workflow(name=name)
-    common = {"shape": shape, "threads": omp_nthreads, "random_seed": random_seed}
-    echoes = len(echo_times)
-    steps = {"mask": "derivative" if mask_given else mask_method, "phase_offset": phase_offset}
-    steps |= {"echo_fit": echo_fit, "unwrap": unwrap}
-    steps |= {"background": background, "inversion": inversion}
-    if phase_offset == "none":
-        del steps["phase_offset"]
-    workflow.methods = " ".join(sentence(step, method) for step, method in steps.items())
-
+    machine = {"omp_nthreads": omp_nthreads, "random_seed": random_seed}
     inputs = pe.Node(niu.IdentityInterface(["magnitude", "phase", "mask"]), name="inputnode")
-    outputs = pe.Node(niu.IdentityInterface(_OUTPUTS), name="outputnode")
-    load = make_node(LoadEchoes(), "load_echoes", volumes=3 * echoes, **common)
-    load.inputs.trait_set(phase_declared=phase_declared, phase_sign=phase_sign)
-    if phase_low is not None:
-        load.inputs.trait_set(phase_low=phase_low, phase_high=phase_high)
-    mask = make_node(BrainMask(), "brain_mask", volumes=2 * echoes + 8, **common)
-    mask.inputs.trait_set(method=mask_method, erosion=mask_erosion)
-    fit = make_node(EchoFit(), "echo_fit", volumes=3 * echoes + 6, **common)
-    fit.inputs.trait_set(echo_times=list(echo_times), method=echo_fit)
-    unwrapping = make_node(Unwrap(), "unwrap", volumes=10, **common)
-    unwrapping.inputs.method = unwrap
-
-    phase = load
-    if bipolar or phase_offset != "none":
-        phase = make_node(CorrectPhase(), "correct_phase", volumes=4 * echoes + 8, **common)
-        phase.inputs.trait_set(echo_times=list(echo_times), bipolar=bipolar, offset=phase_offset)
-        workflow.connect(load, "magnitude", phase, "magnitude")
-        workflow.connect(load, "phase", phase, "phase")
-        workflow.connect(mask, "mask", phase, "mask")
-        workflow.connect(phase, "info", outputs, "phase_info")
-    workflow.connect(
-        [
-            (inputs, load, [("magnitude", "magnitude"), ("phase", "phase")]),
-            (load, mask, [("magnitude", "magnitude")]),
-            (load, fit, [("magnitude", "magnitude")]),
-            (phase, fit, [("phase", "phase")]),
-            (mask, fit, [("mask", "mask")]),
-            (fit, unwrapping, [("field", "field")]),
-            (mask, unwrapping, [("mask", "mask")]),
-            (load, unwrapping, [("combined", "magnitude")]),
-            (load, outputs, [("combined", "combined")]),
-            (mask, outputs, [("info", "mask_info")]),
-            (fit, outputs, [("info", "echo_info")]),
-            (unwrapping, outputs, [("info", "unwrap_info")]),
-        ]
+    outputs = pe.Node(niu.IdentityInterface([*_OUTPUTS, *_INFOS]), name="outputnode")
+    field = init_field_wf(
+        shape=shape,
+        echo_times=echo_times,
+        phase_low=phase_low,
+        phase_high=phase_high,
+        phase_declared=phase_declared,
+        phase_sign=phase_sign,
+        phase_offset=phase_offset,
+        bipolar=bipolar,
+        echo_fit=echo_fit,
+        unwrap=unwrap,
+        mask_given=mask_given,
+        mask_method=mask_method,
+        mask_erosion=mask_erosion,
+        mask_quality=mask_quality,
+        mask_params=mask_params,
+        **machine,
     )
-    if mask_given:
-        workflow.connect(inputs, "mask", mask, "mask_file")
-    inversion_wf = init_inversion_wf(
+    invert = init_inversion_wf(
         shape=shape,
         radians_per_ppm=units.radians_per_ppm(echo_spacing(echo_times), imaging_frequency),
         hz_per_ppm=units.hz_per_ppm(imaging_frequency),
@@ -159,144 +141,20 @@ def init_reconstruction_wf(
         background_params=background_params,
         inversion=inversion,
         inversion_params=inversion_params,
-        omp_nthreads=omp_nthreads,
-        random_seed=random_seed,
+        **machine,
     )
+    given = ["magnitude", "phase"] + ["mask"] * mask_given
+    made = {"field": "field", "noise": "noise", "mask": "mask", "combined": "magnitude"}
+    told = ["combined", "mask_info", "echo_info", "unwrap_info"]
+    told += ["phase_info"] * (bipolar or phase_offset != "none") + ["quality_info"] * mask_quality
+    passed = ["chimap", "mask", "total_field", "sign_info", "background_info", "inversion_info"]
+    passed += ["local_field"] * (background != "none")
     workflow.connect(
         [
-            (unwrapping, inversion_wf, [("field", "inputnode.field")]),
-            (fit, inversion_wf, [("noise", "inputnode.noise")]),
-            (mask, inversion_wf, [("mask", "inputnode.mask")]),
-            (load, inversion_wf, [("combined", "inputnode.magnitude")]),
+            (inputs, field, [(name, f"inputnode.{name}") for name in given]),
+            (field, invert, [(f"outputnode.{a}", f"inputnode.{b}") for a, b in made.items()]),
+            (field, outputs, [(f"outputnode.{name}", name) for name in told]),
+            (invert, outputs, [(f"outputnode.{name}", name) for name in passed]),
         ]
     )
-    passed = ("chimap", "mask", "total_field", "sign_info", "background_info", "inversion_info")
-    for field in passed:
-        workflow.connect(inversion_wf, f"outputnode.{field}", outputs, field)
-    if background != "none":
-        workflow.connect(inversion_wf, "outputnode.local_field", outputs, "local_field")
-    return workflow
-
-
-_OUTPUTS = [
-    "chimap",
-    "mask",
-    "combined",
-    "total_field",
-    "local_field",
-    "echo_info",
-    "mask_info",
-    "phase_info",
-    "unwrap_info",
-    "sign_info",
-    "background_info",
-    "inversion_info",
-]
-
-
-def init_inversion_wf(
-    *,
-    shape: Sequence[int],
-    radians_per_ppm: float,
-    hz_per_ppm: float,
-    background: str = "none",
-    background_params: Mapping[str, Any] | None = None,
-    inversion: str = "single-step",
-    inversion_params: Mapping[str, Any] | None = None,
-    omp_nthreads: int = 1,
-    random_seed: int | None = None,
-    name: str = "inversion_wf",
-) -> Workflow:
-    """Build the graph from the unwrapped total field to the map.
-
-    It starts where a change of the mask makes itself felt, so that other masks can be tried
-    without another fit.
-
-    Parameters
-    ----------
-    shape : (3,) int
-        Voxels of the images.
-    radians_per_ppm, hz_per_ppm : float
-        Factors of :mod:`qsmref.units`.
-    background, inversion : str
-        Names of :mod:`qsmref.reconstruction.methods`.
-    background_params, inversion_params : mapping, optional
-        Parameters of these methods.
-    omp_nthreads, random_seed, name
-        As for :func:`init_reconstruction_wf`.
-
-    Inputs
-    ------
-    field, noise
-        Unwrapped total field and its standard deviation, rad.
-    mask
-        Brain mask.
-    magnitude
-        (x, y, z)
-
-    Outputs
-    -------
-    chimap
-        Susceptibility, ppm.
-    mask
-        Where it is valid.
-    total_field, local_field
-        Hz; the local field only with a background removal.
-    sign_info, background_info, inversion_info
-        What each step did.
-    """
-    workflow = Workflow(name=name)
-    common = {"shape": shape, "threads": omp_nthreads, "random_seed": random_seed}
-    inputs = pe.Node(
-        niu.IdentityInterface(["field", "noise", "mask", "magnitude"]), name="inputnode"
-    )
-    fields = ["chimap", "mask", "total_field", "local_field"]
-    fields += ["sign_info", "background_info", "inversion_info"]
-    outputs = pe.Node(niu.IdentityInterface(fields), name="outputnode")
-    sign = make_node(CheckSign(), "check_sign", volumes=8, **common)
-
-    def convert(step: str, factor: float) -> pe.Node:
-        node = make_node(ConvertField(), step, volumes=3, **common)
-        node.inputs.factor = factor
-        return node
-
-    total_ppm = convert("field_in_ppm", 1 / radians_per_ppm)
-    noise_ppm = convert("noise_in_ppm", 1 / radians_per_ppm)
-    total_hz = convert("total_field_in_hz", hz_per_ppm)
-    # The iterative methods hold up to 16 volumes of a padded grid, about 2.5 times the voxels.
-    remove = make_node(RemoveBackground(), "background", volumes=2.5 * 16, **common)
-    remove.inputs.trait_set(method=background, parameters=dict(background_params or {}))
-    invert = make_node(Invert(), "inversion", volumes=2.5 * 16, **common)
-    invert.inputs.trait_set(
-        method=inversion,
-        parameters=dict(inversion_params or {}),
-        radians_per_ppm=radians_per_ppm,
-    )
-    workflow.connect(
-        [
-            (inputs, total_ppm, [("field", "field")]),
-            (inputs, noise_ppm, [("noise", "field")]),
-            (inputs, remove, [("mask", "mask")]),
-            (total_ppm, total_hz, [("field", "field")]),
-            (total_ppm, sign, [("field", "field")]),
-            (inputs, sign, [("mask", "mask"), ("magnitude", "magnitude")]),
-            (sign, outputs, [("info", "sign_info")]),
-            (total_ppm, remove, [("field", "field")]),
-            (noise_ppm, remove, [("field", "noise")]),
-            (remove, invert, [("field", "field"), ("mask", "mask")]),
-            (noise_ppm, invert, [("field", "noise")]),
-            (inputs, invert, [("magnitude", "magnitude")]),
-            (total_hz, outputs, [("field", "total_field")]),
-            (remove, outputs, [("info", "background_info")]),
-            (
-                invert,
-                outputs,
-                [("chimap", "chimap"), ("mask", "mask"), ("info", "inversion_info")],
-            ),
-        ]
-    )
-    if background != "none":
-        local_hz = convert("local_field_in_hz", hz_per_ppm)
-        workflow.connect(remove, "field", local_hz, "field")
-        workflow.connect(local_hz, "field", outputs, "local_field")
     return workflow

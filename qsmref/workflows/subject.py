@@ -128,6 +128,8 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
     if settings.sloppy:
         for step, given in parameters.items():
             parameters[step] = with_few_iterations(step, getattr(settings, step), given)
+    # A mask that somebody made on purpose is kept whole, unless asked otherwise.
+    quality = {"on": True, "off": False, "auto": run.mask is None}[settings.mask_quality]
     reconstruct = init_reconstruction_wf(
         shape=shape,
         echo_times=run.echo_times,
@@ -143,6 +145,8 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
         mask_given=run.mask is not None,
         mask_method=settings.mask_method,
         mask_erosion=settings.mask_erosion,
+        mask_quality=quality,
+        mask_params=settings.mask_params,
         background=settings.background,
         background_params=parameters["background"],
         inversion=settings.inversion,
@@ -174,6 +178,8 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
         "Processing.BackgroundRemoval": "background_info",
         "Processing.Inversion": "inversion_info",
     }
+    if quality:
+        processing["Processing.MaskQuality"] = "quality_info"
     if settings.bipolar or settings.phase_offset != "none":
         processing["Processing.PhaseCorrection"] = "phase_info"
     save_map = outputs.init_map_outputs_wf(
