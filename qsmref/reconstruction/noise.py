@@ -81,7 +81,10 @@ def _air_noise(magnitude, energy, within) -> NoiseLevel | None:
     index = index[:: max(1, index.size // 400_000)]
     values = energy.ravel()[index].astype(np.float64)
     noise = chi2(2 * magnitude.shape[3])
-    limit, variance = energy.max() / 1600, 0.0
+    if values.size < 100:
+        return None
+    # With little signal to noise nothing may lie below 1/40 of the largest magnitude.
+    limit, variance = max(energy.max() / 1600, np.percentile(values, 1)), 0.0
     for _ in range(40):
         low = values < limit
         if np.count_nonzero(low) < 100:

@@ -22,6 +22,7 @@ from .krylov import conjugate_gradients
 from .romeo import unwrap_path
 
 TWO_PI = 2 * math.pi
+TURN = np.float32(TWO_PI)
 
 
 def unwrap(
@@ -80,7 +81,7 @@ def unwrap(
         raise ValueError("phase has NaN or infinite voxels inside the mask")
     if method == "romeo":
         turns = unwrap_path(phase, mask, magnitude)
-        return np.where(mask, phase + np.float32(TWO_PI) * turns, np.float32(0))
+        return np.where(mask, phase + TURN * turns.astype(np.float32), np.float32(0))
     if method == "laplacian":
         return unwrap_laplacian(phase, h, mask)
     if method == "poisson":
@@ -138,18 +139,18 @@ def unwrap_echoes(
         phase[..., other],
         times[template] / times[other],
     )
-    start = phase[..., template] + np.float32(TWO_PI) * turns
+    start = phase[..., template] + TURN * turns.astype(np.float32)
     # The noise map is not used, so its scale does not matter.
     field = fit_echoes(magnitude, phase, times, mask, sigma=1.0).field
-    field += np.float32(TWO_PI) * unwrap_path(field, mask, np.sqrt(_energy(magnitude)))
+    field += TURN * unwrap_path(field, mask, np.sqrt(_energy(magnitude))).astype(np.float32)
     steps = ((times - times[template]) / echo_spacing(times)).astype(np.float32)
     if not evenly_spaced(times):
-        field += np.float32(TWO_PI) * _common_alias(phase, start, field, steps, mask)
+        field += TURN * np.float32(_common_alias(phase, start, field, steps, mask))
     expected = start[..., None] + field[..., None] * steps
     expected -= phase
-    expected /= np.float32(TWO_PI)
+    expected /= TURN
     np.rint(expected, out=expected)
-    expected *= np.float32(TWO_PI)
+    expected *= TURN
     expected += phase
     expected *= mask[..., None]
     return expected
@@ -173,7 +174,7 @@ def _common_alias(phase, start, field, steps, mask) -> int:
 
 
 @parallel_kernel
-def _sine_laplacian(phase, mask, weights, out):
+def _sine_laplacian(phase, mask, weights, periodic, out):
     """cos(phi) L sin(phi) - sin(phi) L cos(phi), L the 7-point Laplacian.
 
     With the angle-sum rule this is the sum of ``sin(phi_neighbour - phi) / h^2``.
@@ -189,6 +190,8 @@ def _sine_laplacian(phase, mask, weights, out):
                 for d in range(3):
                     for side in (-1, 1):
                         a, b, c = i + side * (d == 0), j + side * (d == 1), k + side * (d == 2)
+                        if periodic:
+                            a, b, c = a % nx, b % ny, c % nz
                         if 0 <= a < nx and 0 <= b < ny and 0 <= c < nz and mask[a, b, c]:
                             total += weights[d] * math.sin(phase[a, b, c] - here)
                 out[i, j, k] = total
@@ -199,6 +202,7 @@ def unwrap_laplacian(
     voxel_size: Sequence[float],
     mask: np.ndarray | None = None,
     padding: float = 20.0,
+    periodic: bool = False,
 ) -> np.ndarray:
     """Laplacian unwrapping with FFTs; see :func:`unwrap`.
 
@@ -210,12 +214,15 @@ def unwrap_laplacian(
     Parameters
     ----------
     padding : float
-        mm of zeros at the end of each axis; 0 gives the plain periodic form.
+        mm of zeros at the end of each axis.
+    periodic : bool
+        Whether the image's opposite borders are neighbours. The textbook's plain FFT form is
+        ``padding=0, periodic=True``.
     """
     h = np.asarray(voxel_size, dtype=float)
     mask = check_mask(mask, phase.shape)
     source = np.empty(phase.shape, dtype=np.float32)
-    _sine_laplacian(np.asarray(phase, dtype=np.float32), mask, 1 / h**2, source)
+    _sine_laplacian(np.asarray(phase, dtype=np.float32), mask, 1 / h**2, periodic, source)
     grid = phase.shape
     if padding > 0:
         grid = [good_size(n + math.ceil(padding / s)) for n, s in zip(phase.shape, h, strict=True)]
