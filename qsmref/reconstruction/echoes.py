@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .checks import check_echoes, check_mask, design, echo_spacing, evenly_spaced
+from .curvature import bend
 from .linefit import fit_voxels
+from .methods import ECHO_FIT
 from .noise import noise_level
 
 __all__ = ["EchoFit", "echo_spacing", "evenly_spaced", "fit_echoes", "fit_unwrapped", "noise_level"]
@@ -55,9 +57,12 @@ def fit_echoes(
         s, increasing. Spacing may be uneven.
     mask : (x, y, z) bool array, optional
         Voxels to fit; every voxel by default.
-    method : {"nonlinear", "linear"}
+    method : {"nonlinear", "linear", "curved"}
         ``nonlinear`` fits the complex signal by Gauss-Newton steps, which stays right where an
         echo is mostly noise; ``linear`` unwraps along the echoes and fits a weighted line.
+        ``curved`` goes on from the nonlinear fit and lets the phase bend where the neighbourhood
+        does, see :mod:`qsmref.reconstruction.curvature`; it is the nonlinear fit when there are
+        less than three echoes, with which no bend can be seen.
     sigma : float, optional
         Standard deviation of the real part of the complex noise, in the unit of `magnitude`; by
         default what :func:`noise_level` finds.
@@ -94,8 +99,8 @@ def fit_echoes(
     ----------
     Liu et al. 2013, doi:10.1002/mrm.24272; de Rochefort et al. 2008, doi:10.1002/mrm.21710.
     """
-    if method not in ("nonlinear", "linear"):
-        raise ValueError(f"method must be 'nonlinear' or 'linear', got {method!r}")
+    if method not in ECHO_FIT:
+        raise ValueError(f"method must be one of {', '.join(ECHO_FIT)}, got {method!r}")
     magnitude, phase, times = check_echoes(magnitude, phase, echo_times)
     shape = phase.shape[:3]
     index = np.flatnonzero(check_mask(mask, shape))
@@ -112,12 +117,18 @@ def fit_echoes(
             phase.reshape(-1, times.size),
             index,
             *design(times),
-            method == "nonlinear",
+            method != "linear",
             *maps,
         )
     noise = np.minimum(maps.noise * np.float32(sigma), np.float32(RANDOM_PHASE))
     maps = maps._replace(noise=noise)
-    return EchoFit(*(np.reshape(m, shape) for m in maps))
+    fit = EchoFit(*(np.reshape(m, shape) for m in maps))
+    if method == "curved" and times.size >= 3:
+        aliases = design(times)[1]
+        mask, scaled = check_mask(mask, shape), times / echo_spacing(times)
+        field, noise = bend(magnitude, phase, fit.field, mask, scaled, sigma, aliases)
+        fit = fit._replace(field=field, noise=noise)
+    return fit
 
 
 def fit_unwrapped(

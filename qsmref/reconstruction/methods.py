@@ -18,7 +18,7 @@ INVERSION = ("single-step", "medi", "tkd", "tikhonov", "tv", "total-field")
 TOTAL_FIELD = ("single-step", "total-field")
 
 #: :func:`qsmref.reconstruction.fit_echoes`
-ECHO_FIT = ("nonlinear", "linear")
+ECHO_FIT = ("curved", "nonlinear", "linear")
 
 #: :func:`qsmref.reconstruction.brain_mask`
 MASK = ("surface",)

@@ -38,9 +38,10 @@ def single_step(
     magnitude: np.ndarray | None = None,
     noise: np.ndarray | None = None,
     radians_per_ppm: float,
-    lambda_: float = 1000.0,
+    lambda_: float = 10000.0,
     radii: Sequence[float] = (1.5, 3.0, 12.0),
-    edge_fraction: float = 0.9,
+    edge_fraction: float = 1.5,
+    gradient_noise: float = 0.05,
     merit: bool = True,
     iterations: int = 80,
     padding_mm: float = 20.0,
@@ -55,7 +56,12 @@ def single_step(
         Weight of the data terms, with field and map in rad.
     radii : sequence of float
         Radii of the spheres, mm. The smallest decides how much of the rim is reached, the largest
-        how well low spatial frequencies are kept.
+        how well low spatial frequencies are kept. A radius shorter than the longest side of the
+        voxel is raised to it: a smaller sphere would be its centre voxel alone.
+    gradient_noise : float
+        Part of the field's difference between neighbouring voxels that is added to the noise (in
+        quadrature). Where the field varies inside a voxel, the mean that the signal reports depends
+        on where in the voxel the signal comes from, and the model does not know that.
     edge_fraction : float
         Part of the voxels that are edges, see :func:`qsmref.reconstruction.gradient.edge_mask`.
     merit : bool
@@ -71,8 +77,8 @@ def single_step(
     mask : the mask as given
     info : dict
         ``iterations``, ``residual`` (weighted data residual over the weighted data),
-        ``shell_voxels`` (voxels that each radius serves), ``voxels_without_data`` (in the mask, but
-        no sphere fits), ``grid``, ``fft_count``.
+        ``radii_used`` (mm), ``shell_voxels`` (voxels that each radius serves),
+        ``voxels_without_data`` (in the mask, but no sphere fits), ``grid``, ``fft_count``.
 
     References
     ----------
@@ -110,6 +116,7 @@ def single_step(
         (60 * np.sqrt(lambda_ / 1000), 0.3 * lambda_), merit, iterations,
     )  # fmt: skip
     counts = {f"{radii[i]:g}": int(np.count_nonzero(shell == n + 1)) for n, i in enumerate(used)}
+    done["radii_used"] = [radii[i] for i in used]
     done["shell_voxels"] = counts
     done["voxels_without_data"] = int(np.count_nonzero(inside & (shell == 0)))
     return work.back(chi, mask, radians_per_ppm), mask, done
@@ -196,6 +203,25 @@ def phase_units(
     worst = noise[known].max()
     spread = np.where(known, noise, np.where(mask, worst, 0)).astype(field.dtype)
     return inside, total, work.put(spread) * scale, work.put(known)
+
+
+def _neighbour_difference(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Root of the summed squares, over axes, of the larger difference to a neighbour in the mask.
+
+    Gradients per voxel, not per mm: what counts is how far the field varies within a voxel.
+    """
+    squares = np.zeros_like(field)
+    for axis in range(3):
+        ahead = [slice(None)] * 3
+        behind = [slice(None)] * 3
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        ahead, behind = tuple(ahead), tuple(behind)
+        step = np.abs(field[ahead] - field[behind]) * (inside[ahead] & inside[behind])
+        largest = np.zeros_like(field)
+        largest[behind] = step
+        largest[ahead] = np.maximum(largest[ahead], step)
+        squares += largest**2
+    return np.sqrt(squares)
 
 
 def _solve(
