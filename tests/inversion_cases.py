@@ -12,12 +12,17 @@ from qsmref.reconstruction.inversion import RADIANS_PER_PPM
 
 OBLIQUE = (0.3, -0.5, 0.8)
 #: (shape, voxel size) of the same field of view.
-ISOTROPIC = ((36, 36, 36), (1.0, 1.0, 1.0))
+ISOTROPIC = ((30, 30, 30), (1.25, 1.25, 1.25))
 ANISOTROPIC = ((36, 36, 18), (1.0, 1.0, 2.0))
 
 #: Parameters that make the iterative methods quick enough for many tests.
 QUICK = {
-    "single-step": {"radii": (1.5, 3.0, 6.0), "iterations": 15},
+    "single-step": {
+        "radii": (1.5, 3.0, 6.0),
+        "iterations": 15,
+        "lambda_": 1000.0,
+        "edge_fraction": 0.9,
+    },
     "tv": {"iterations": 15},
     "medi": {"max_iterations": 2, "cg_max_iterations": 8},
     "total-field": {"max_iterations": 2, "cg_max_iterations": 8},

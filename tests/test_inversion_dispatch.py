@@ -16,6 +16,7 @@ OTHER = {
     "cg_max_iterations": 4,
     "cg_tolerance": 0.1,
     "edge_fraction": 0.5,
+    "gradient_noise": 0.3,
     "iterations": 3,
     "lambda_": 700.0,
     "lambda_csf": 10.0,
