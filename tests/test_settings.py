@@ -86,7 +86,7 @@ def test_flag_goes_before_file_before_preset_before_default(bids):
     assert settings.unwrap == "romeo"  # flag
     assert settings.background == "v-sharp"  # file
     assert settings.inversion == "medi"  # preset of the file
-    assert settings.echo_fit == "nonlinear"  # default
+    assert settings.phase_sign == 1  # default
     override = parse(bids, "--config-file", str(config), "--preset", "default").settings
     assert override.inversion == "single-step"
 

@@ -27,7 +27,7 @@ def init_field_wf(
     phase_sign: int = 1,
     phase_offset: str = "none",
     bipolar: bool = False,
-    echo_fit: str = "nonlinear",
+    echo_fit: str = "curved",
     unwrap: str = "romeo",
     mask_given: bool = False,
     mask_method: str = "surface",
