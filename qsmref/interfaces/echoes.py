@@ -97,7 +97,6 @@ class BrainMask(Interface):
 class _QualityMaskInput(InputSpec):
     mask = File(exists=True, mandatory=True, desc="brain mask")
     field = File(exists=True, mandatory=True, desc="wrapped field, rad")
-    magnitude = File(exists=True, mandatory=True, desc="(x, y, z)")
     noise = File(exists=True, mandatory=True, desc="standard deviation of the field, rad")
     residual = File(exists=True, mandatory=True, desc="misfit of the echoes, 0 to 1")
     parameters = traits.Dict(usedefault=True, desc="criteria")
@@ -113,12 +112,12 @@ class QualityMask(Interface):
 
     def _compute(self, folder: Path) -> None:
         mask, (field, like) = voxels.read_mask(self.inputs.mask), images.load(self.inputs.field)
-        magnitude, noise, residual = (
-            images.load(getattr(self.inputs, name))[0]
-            for name in ("magnitude", "noise", "residual")
+        noise, residual = (
+            images.load(getattr(self.inputs, name))[0] for name in ("noise", "residual")
         )
         criteria = {**method_parameters("mask", "quality"), **self.inputs.parameters}
-        quality = phase_quality(field, mask, magnitude)
+        # The smoothness of the phase alone: signal enters by the noise.
+        quality = phase_quality(field, mask)
         kept = phase_quality_mask(mask, quality=quality, noise=noise, residual=residual, **criteria)
         self._save("mask", kept, folder, like)
         info = {**criteria, "kept_fraction": np.count_nonzero(kept) / np.count_nonzero(mask)}

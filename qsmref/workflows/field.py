@@ -101,7 +101,6 @@ def init_field_wf(
         trusted = make_node(QualityMask(), "mask_quality", volumes=16, **common)
         trusted.inputs.parameters = dict(mask_params or {})
         workflow.connect(mask, "mask", trusted, "mask")
-        workflow.connect(load, "combined", trusted, "magnitude")
         workflow.connect([(fit, trusted, [(f, f) for f in ("field", "noise", "residual")])])
         workflow.connect(trusted, "info", outputs, "quality_info")
     workflow.connect(
