@@ -440,7 +440,7 @@ def test_mask_of_trusted_phase(data, tmp_path):
     assert 0.5 < quality["kept_fraction"] < 1
     assert mask[:4].any()
     assert np.count_nonzero(kept[:4] & mask[:4]) < 0.2 * np.count_nonzero(mask[:4])
-    assert np.count_nonzero(kept[5:]) > 0.95 * np.count_nonzero(mask[5:])
+    assert np.count_nonzero(kept[5:]) > 0.85 * np.count_nonzero(mask[5:])
 
 
 def test_a_field_of_the_wrong_sign_is_doubted(tmp_path):
