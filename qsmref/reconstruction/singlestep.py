@@ -88,8 +88,12 @@ def single_step(
     radii = sorted(float(r) for r in np.atleast_1d(radii))
     if not radii or radii[0] <= 0:
         raise ValueError(f"radii must be positive lengths in mm, got {radii}")
+    if not gradient_noise >= 0:
+        raise ValueError(f"gradient_noise must not be negative, got {gradient_noise}")
+    radii = sorted({max(r, *voxel_size) for r in radii})
     work = Grid(mask, voxel_size, padding_mm)
     inside, total, spread, known = phase_units(work, field, mask, noise, radians_per_ppm)
+    spread = np.hypot(spread, gradient_noise * _neighbour_difference(total, inside))
     shell = np.zeros(work.grid, np.uint8)
     data, weight = np.zeros_like(total), np.zeros_like(total)
     dipole = dipole_kernel(work.grid, voxel_size, b0_dir, total.dtype)
