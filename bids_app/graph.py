@@ -14,7 +14,7 @@ from qsmref import files
 from qsmref.problems import DataError, ExitCode
 from qsmref.runs import Run
 from qsmref.settings import Settings
-from qsmref.workflows.engine import Workflow, identifier
+from qsmref.workflows.engine import Workflow, available_cores, identifier
 from qsmref.workflows.subject import init_subject_wf, run_name, threads_per_node
 
 from .progress import SINK, Progress
@@ -105,20 +105,19 @@ def choose_plugin(settings: Settings) -> tuple[str, dict[str, Any]]:
     """
     if settings.use_plugin is not None:
         chosen = _plugin_file(settings.use_plugin)
-        return chosen["plugin"], dict(chosen.get("plugin_args", {}))
-    processes = settings.nprocs or os.cpu_count() or 1
-    if processes == 1:
-        return "Linear", {}
-    arguments: dict[str, Any] = {
-        "n_procs": processes,
+        name, arguments = chosen["plugin"], dict(chosen.get("plugin_args", {}))
+    else:
+        processes = settings.nprocs or available_cores()
+        name = "Linear" if processes == 1 else "MultiProc"
+        arguments = {"n_procs": processes}
+        if settings.mem is not None:
+            arguments["memory_gb"] = settings.mem
+    if name == "MultiProc":
         # A node that wants more than there is runs alone instead of stopping the graph.
-        "raise_insufficient": False,
+        arguments.setdefault("raise_insufficient", False)
         # Workers are started clean: a fork would inherit the threads of numerical libraries.
-        "mp_context": "forkserver",
-    }
-    if settings.mem is not None:
-        arguments["memory_gb"] = settings.mem
-    return "MultiProc", arguments
+        arguments.setdefault("mp_context", "forkserver")
+    return name, arguments
 
 
 def make_plugin(name: str, arguments: dict[str, Any]) -> Any:

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _last_line(0, 0, [Problem("", sentence, ExitCode.IO_ERROR)])
     except KeyboardInterrupt:
         _error("interrupted; the same command goes on from the work folder")
-        return 130
+        return int(ExitCode.INTERRUPTED)
     except Exception as error:
         return _last_line(0, 0, [_unexpected(error, command.output_dir)])
     return _last_line(finished, asked, problems)

@@ -125,8 +125,9 @@ def _echo_runs(subject, files, derivatives, query) -> tuple[list[Run], list[Prob
                     f"{group[0].source.name}: another run has the name {prefix} too; choose one "
                     "with --bids-filter-file."
                 )
-            magnitude, phase = _paired(group)
+            magnitude, phase, warnings = _paired(group)
             extras = _extras(group[0], derivatives)
+            extras["warnings"] += warnings
             runs.append(
                 EchoRun(
                     subject,
@@ -147,8 +148,8 @@ def _has_phase(group: Iterable[Image]) -> bool:
     return any(f.name.entities.get("part") == "phase" for f in group)
 
 
-def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
-    """Magnitude and phase of each echo, in the order of the echo numbers."""
+def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, ...], tuple]:
+    """Magnitude and phase of each echo, in the order of the echo numbers, and warnings."""
     parts: dict[str, dict[int, Source]] = {"mag": {}, "phase": {}}
     for file in group:
         part = file.name.entities.get("part", "mag")
@@ -173,7 +174,12 @@ def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, .
                 ExitCode.MISSING_INPUT,
             )
     order = sorted(parts["mag"])
-    return tuple(parts["mag"][e] for e in order), tuple(parts["phase"][e] for e in order)
+    warnings = ()
+    if order != list(range(1, len(order) + 1)):
+        numbers = ", ".join(map(str, order))
+        warnings = (f"{group[0].name.prefix} has the echoes {numbers} only.",)
+    magnitude, phase = (tuple(parts[part][e] for e in order) for part in ("mag", "phase"))
+    return magnitude, phase, warnings
 
 
 def _map_runs(subject, dataset, derivatives) -> tuple[list[Run], list[Problem]]:

@@ -25,6 +25,7 @@ class ExitCode(enum.IntEnum):
     CANNOT_CREATE = 73  #: the output folder cannot be written
     IO_ERROR = 74  #: reading or writing failed while running
     TOOL_MISSING = 127  #: a program that was asked for is not installed
+    INTERRUPTED = 130  #: the user stopped it
 
 
 @dataclass(frozen=True)

@@ -283,6 +283,22 @@ def test_single_echo_warns(bids):
     assert "phase offset stays in the field" in " ".join(runs[0].warnings)
 
 
+def test_missing_echo_warns(bids):
+    for path in anat(bids, "").parent.glob("*echo-2_*"):
+        path.unlink()
+    runs, problems = discover(bids, Query())
+    assert not problems
+    assert "sub-01 has the echoes 1, 3 only." in runs[0].warnings
+    assert runs[0].echo_times == pytest.approx((0.005, 0.015))
+
+
+def test_derivative_without_a_description(bids, regions):
+    (regions / "dataset_description.json").unlink()
+    runs, problems = discover(bids, Query(derivatives={"mine": regions}))
+    assert not problems
+    assert runs[0].mask is not None
+
+
 def test_broken_sidecar(bids):
     anat(bids, "echo-1_part-mag_MEGRE.json").write_text('{"EchoTime": ')
     problem = only_problem(bids)

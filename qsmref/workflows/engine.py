@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -61,6 +62,13 @@ def make_node(
         interface.inputs.random_seed = random_seed
     gigabytes = _BASE_GB + volumes * float(np.prod(shape)) * 4 / 1e9
     return pe.Node(interface, name=name, n_procs=threads, mem_gb=round(gigabytes, 3))
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def identifier(*labels: str) -> str:

@@ -66,7 +66,8 @@ def init_field_wf(
         The same, where the phase was corrected or the mask was cut.
     """
     workflow = Workflow(name=name)
-    common = {"shape": shape, "threads": omp_nthreads, "random_seed": random_seed}
+    light = {"shape": shape, "random_seed": random_seed}
+    common = {**light, "threads": omp_nthreads}
     echoes, times = len(echo_times), list(echo_times)
     steps = {"mask": "derivative" if mask_given else mask_method}
     steps |= {"phase_offset": phase_offset} if phase_offset != "none" else {}
@@ -75,7 +76,7 @@ def init_field_wf(
 
     inputs = pe.Node(niu.IdentityInterface(["magnitude", "phase", "mask"]), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface([*_OUTPUTS, *_INFOS]), name="outputnode")
-    load = make_node(LoadEchoes(), "load_echoes", volumes=3 * echoes, **common)
+    load = make_node(LoadEchoes(), "load_echoes", volumes=3 * echoes, **light)
     load.inputs.trait_set(phase_declared=phase_declared, phase_sign=phase_sign)
     if phase_low is not None:
         load.inputs.trait_set(phase_low=phase_low, phase_high=phase_high)

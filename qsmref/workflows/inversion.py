@@ -66,7 +66,7 @@ def init_inversion_wf(
     """
     texts = (sentence("background", background), sentence("inversion", inversion))
     workflow = Workflow(name=name, methods=" ".join(texts))
-    common = {"shape": shape, "threads": omp_nthreads, "random_seed": random_seed}
+    common = {"shape": shape, "random_seed": random_seed}
     inputs = pe.Node(
         niu.IdentityInterface(["field", "noise", "mask", "magnitude"]), name="inputnode"
     )
@@ -84,9 +84,11 @@ def init_inversion_wf(
     noise_ppm = convert("noise_in_ppm", 1 / radians_per_ppm)
     total_hz = convert("total_field_in_hz", hz_per_ppm)
     # The iterative methods hold up to 16 volumes of a padded grid, about 2.5 times the voxels.
-    remove = make_node(RemoveBackground(), "background", volumes=2.5 * 16, **common)
+    remove = make_node(
+        RemoveBackground(), "background", volumes=2.5 * 16, threads=omp_nthreads, **common
+    )
     remove.inputs.trait_set(method=background, parameters=dict(background_params or {}))
-    invert = make_node(Invert(), "inversion", volumes=2.5 * 16, **common)
+    invert = make_node(Invert(), "inversion", volumes=2.5 * 16, threads=omp_nthreads, **common)
     invert.inputs.trait_set(
         method=inversion,
         parameters=dict(inversion_params or {}),

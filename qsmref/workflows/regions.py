@@ -17,7 +17,6 @@ def init_regions_wf(
     shape: Sequence[int],
     references: Sequence[str] = (),
     mask_given: bool = True,
-    omp_nthreads: int = 1,
     random_seed: int | None = None,
     name: str = "regions_wf",
 ) -> Workflow:
@@ -39,7 +38,7 @@ def init_regions_wf(
         :data:`qsmref.analysis.reference.REFERENCES`.
     mask_given : bool
         Whether the input `mask` will be connected.
-    omp_nthreads, random_seed, name
+    random_seed, name
         As for :func:`~qsmref.workflows.init_reconstruction_wf`.
 
     Inputs
@@ -59,7 +58,7 @@ def init_regions_wf(
         Tables, ppb.
     """
     workflow = Workflow(name=name, methods=sentence("regions", "differential"))
-    common = {"shape": shape, "threads": omp_nthreads, "random_seed": random_seed}
+    common = {"shape": shape, "random_seed": random_seed}
     inputs = pe.Node(niu.IdentityInterface(["chimap", "mask", "labels", "names"]), name="inputnode")
     outputs = pe.Node(
         niu.IdentityInterface(["labels", "names", "regions", "differences"]), name="outputnode"

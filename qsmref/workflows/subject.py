@@ -16,7 +16,7 @@ from ..runs import EchoRun, MapRun, Run
 from ..settings import Settings
 from . import outputs
 from .citations import reference, sentence
-from .engine import Workflow, identifier, make_node
+from .engine import Workflow, available_cores, identifier, make_node
 from .reconstruction import init_reconstruction_wf
 from .regions import init_regions_wf
 
@@ -86,9 +86,7 @@ def init_subject_wf(
 
 def threads_per_node(settings: Settings) -> int:
     """Threads of one node: what was asked for, and never more than there are processes."""
-    import os
-
-    processes = settings.nprocs or os.cpu_count() or 1
+    processes = settings.nprocs or available_cores()
     return min(settings.omp_nthreads or min(processes, _MOST_THREADS), processes)
 
 
@@ -263,7 +261,7 @@ def _connect_regions(
     mask: bool,
 ) -> pe.Node | None:
     """Add the tables of every atlas; return the node of reference statistics, if `mask`."""
-    shape, threads = run.grid.shape, threads_per_node(settings)
+    shape = run.grid.shape
     desc = "unreferenced" if isinstance(run, EchoRun) else "imported"
     chimap = outputs.derivative_name(run.prefix, desc=desc, suffix="Chimap")
     fields = ["chimap"] + ["mask"] * mask
@@ -280,7 +278,6 @@ def _connect_regions(
             shape=shape,
             references=settings.references,
             mask_given=mask,
-            omp_nthreads=threads,
             random_seed=settings.random_seed,
             name=identifier("atlas", regions.atlas, "wf"),
         )
