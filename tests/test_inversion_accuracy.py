@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from background_cases import sphere_field
-from inversion_cases import ANISOTROPIC, ISOTROPIC, OBLIQUE, ellipsoid, make_case, options
+from inversion_cases import ANISOTROPIC, ISOTROPIC, MODEL, OBLIQUE, ellipsoid, make_case, options
 
 from qsmref.reconstruction import invert
 
@@ -28,9 +28,8 @@ def case(request):
 
 @pytest.mark.parametrize("method", BOUNDS)
 def test_map(case, method):
-    quick = {"max_iterations": 3, "cg_max_iterations": 200} if method == "total-field" else {}
     chi, kept, info = invert(
-        case.field(method), case.mask, case.size, method, **options(case), **quick
+        case.field(method), case.mask, case.size, method, **options(case), **MODEL.get(method, {})
     )
     error, difference = BOUNDS[method]
     assert case.error(chi, kept) < error
@@ -68,7 +67,7 @@ def test_field_in_closed_form(grid, method):
     inside = ellipsoid(shape, size, (2, -1, 1), (6, 6, 6))
     field = (sphere_field(shape, size, (2, -1, 1), 6, 0.1, OBLIQUE) * mask).astype(np.float32)
     magnitude = np.where(inside, 0.7, 1.0) * mask
-    options = {"b0_dir": OBLIQUE, "magnitude": magnitude}
+    options = {"b0_dir": OBLIQUE, "magnitude": magnitude, **MODEL.get(method, {})}
     if method == "single-step":
         # The largest sphere should be of the size of the source, and fit.
         options["radii"] = (1.5, 3.0, 6.0)
@@ -87,12 +86,14 @@ def test_noise_weights_the_fit(method):
     bad = rng.random(case.mask.shape) < 0.1
     spread = np.where(bad, 0.05, 0.001)
     field = case.field(method) + (spread * rng.standard_normal(bad.shape)).astype(np.float32)
-    quick = {"max_iterations": 2, "cg_max_iterations": 60} if method == "total-field" else {}
+    own = {**MODEL.get(method, {})}
+    if method == "total-field":
+        own = {"max_iterations": 2, "cg_max_iterations": 60}
     errors = []
     for noise in (None, spread):
         chi, _, _ = invert(
             field, case.mask, case.size, method, magnitude=case.magnitude, noise=noise,
-            b0_dir=case.b0_dir, merit=False, **quick,
+            b0_dir=case.b0_dir, merit=False, **own,
         )  # fmt: skip
         errors.append(case.error(chi))
     assert errors[1] < 0.6 * errors[0]
@@ -106,9 +107,43 @@ def test_merit_forgives_voxels_that_do_not_fit(method):
     field = case.field(method) + np.float32(0.03) * wrong
     errors = []
     for merit in (False, True):
-        chi, _, _ = invert(field, case.mask, case.size, method, **{**options(case), "merit": merit})
+        own = {**options(case), **MODEL.get(method, {}), "merit": merit}
+        chi, _, _ = invert(field, case.mask, case.size, method, **own)
         errors.append(case.error(chi))
     assert errors[1] < 0.3 * errors[0]
+
+
+def test_defaults(case):
+    # Of the chain without options; regions are right, voxels are left some of their noise.
+    chi, _, _ = invert(case.total, case.mask, case.size, **options(case))
+    assert case.error(chi) < 0.1
+    assert case.contrast_error(chi) < 0.0015
+
+
+def test_steep_fields_count_less():
+    # The error of a field is in proportion to its steps: said or not, that is to be expected.
+    case = make_case(*ANISOTROPIC)
+    steps = sum(np.gradient(case.total, axis=a) ** 2 for a in range(3)) ** 0.5
+    wrong = (0.1 * steps * np.random.default_rng(5).standard_normal(steps.shape)).astype(np.float32)
+    errors = []
+    for share in (0.0, 0.1):
+        chi, _, info = invert(
+            case.total + wrong, case.mask, case.size, **options(case),
+            lambda_=1000.0, edge_fraction=0.9, gradient_noise=share, merit=False,
+        )  # fmt: skip
+        assert info["gradient_noise"] == share
+        errors.append(case.error(chi))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_radii_reach_a_neighbour_along_the_longest_side():
+    case = make_case(*ANISOTROPIC)
+    maps = [
+        invert(case.total, case.mask, case.size, **options(case), radii=r, iterations=2)
+        for r in ((0.5, 1.5, 4.0), (2.0, 4.0))
+    ]
+    assert maps[0][2]["radii_used"] == [2.0, 4.0]
+    assert np.array_equal(maps[0][0], maps[1][0])
 
 
 def test_single_step_says_which_sphere_serves_which_voxel():

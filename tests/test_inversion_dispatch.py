@@ -208,6 +208,7 @@ def test_bad_companions(case):
         ("tv", {"padding_mm": -1}, "padding_mm must not be negative"),
         ("single-step", {"radii": ()}, "radii must be positive"),
         ("single-step", {"radii": (0, 3)}, "radii must be positive"),
+        ("single-step", {"gradient_noise": -0.1}, "gradient_noise must not be negative"),
         ("single-step", {"radii": (30,)}, "no sphere of 30.0 mm fits anywhere"),
         ("total-field", {"outside": 0.5}, "outside at least 1"),
         ("total-field", {"lambda_": 0}, "lambda_ must be positive"),
