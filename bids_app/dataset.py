@@ -23,6 +23,8 @@ BIDS_VERSION = "1.10.0"
 #: States of a run or participant in the status table.
 COMPLETED, FAILED, SKIPPED = "completed", "failed", "skipped"
 
+#: What BIDS has no names for: reports, tables of maps, field maps of a contrast agent or a
+#: reconstruction.
 _IGNORED = """\
 sub-*.html
 group.html
@@ -33,8 +35,12 @@ group/**
 sub-*/figures
 *_xfm.h5
 *_xfm.txt
-sub-*/**/*_atlas-*_Chimap.tsv
-sub-*/**/*_atlas-*_Chimap.json
+*_atlas-*_Chimap.tsv
+*_atlas-*_Chimap.json
+*_ce-*_fieldmap.*
+*_ce-*_magnitude.*
+*_rec-*_fieldmap.*
+*_rec-*_magnitude.*
 """
 
 _DESCRIPTIONS = {

@@ -146,6 +146,22 @@ def test_maps_that_others_made(tmp_path, run):
     assert errors_of(done.output_dir) == []
 
 
+def test_all_entities_of_a_run(tmp_path, run):
+    entities = "_ses-a_acq-hi_ce-gd_rec-x_run-02"
+    tiny.write_description(tmp_path / "bids")
+    anat = tiny.write_echoes(tmp_path / "bids", "01", entities=entities)
+    (anat.parent / "ses-a").mkdir()
+    anat.rename(anat.parent / "ses-a" / "anat")
+    tiny.make_regions(tmp_path / "regions")
+    done = run(tmp_path / "bids", *regions(tmp_path))
+    assert done.code == ExitCode.OK
+    folder = done.output_dir / "sub-01" / "ses-a"
+    assert (folder / "anat" / f"sub-01{entities}_desc-unreferenced_Chimap.nii.gz").is_file()
+    assert (folder / "fmap" / f"sub-01{entities}_desc-total_fieldmap.nii.gz").is_file()
+    assert done.status.loc["sub-01", "run"] == f"sub-01{entities}"
+    assert errors_of(done.output_dir) == []
+
+
 def test_a_derivative_passed_as_the_dataset(tmp_path, run):
     maps = tiny.make_regions(tmp_path / "maps", ("01",), with_map=True)
     done = run(maps)
