@@ -1,0 +1,60 @@
+"""Single-step inversion: its defaults, its spheres, and the weight of steep fields."""
+
+import numpy as np
+import pytest
+from inversion_cases import ANISOTROPIC, ISOTROPIC, OBLIQUE, ellipsoid, make_case, options
+
+from qsmref.reconstruction import invert
+
+
+@pytest.mark.parametrize(("grid", "b0_dir"), [(ISOTROPIC, OBLIQUE), (ANISOTROPIC, (0, 0, 1))])
+def test_defaults(grid, b0_dir):
+    # Of the chain without options; regions are right, voxels are left some of their noise.
+    case = make_case(*grid, b0_dir)
+    chi, _, info = invert(case.total, case.mask, case.size, **options(case))
+    assert info["method"] == "single-step"
+    assert case.error(chi) < 0.1
+    assert case.contrast_error(chi) < 0.0015
+
+
+def test_steep_fields_count_less():
+    # The error of a field is in proportion to its steps: said or not, that is to be expected.
+    case = make_case(*ANISOTROPIC)
+    steps = sum(np.gradient(case.total, axis=a) ** 2 for a in range(3)) ** 0.5
+    wrong = (0.1 * steps * np.random.default_rng(5).standard_normal(steps.shape)).astype(np.float32)
+    errors = []
+    for share in (0.0, 0.1):
+        chi, _, info = invert(
+            case.total + wrong, case.mask, case.size, **options(case),
+            lambda_=1000.0, edge_fraction=0.9, gradient_noise=share, merit=False,
+        )  # fmt: skip
+        assert info["gradient_noise"] == share
+        errors.append(case.error(chi))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_radii_reach_a_neighbour_along_the_longest_side():
+    case = make_case(*ANISOTROPIC)
+    maps = [
+        invert(case.total, case.mask, case.size, **options(case), radii=r, iterations=2)
+        for r in ((0.5, 1.5, 4.0), (2.0, 4.0))
+    ]
+    assert maps[0][2]["radii_used"] == [2.0, 4.0]
+    assert np.array_equal(maps[0][0], maps[1][0])
+
+
+def test_single_step_says_which_sphere_serves_which_voxel():
+    case = make_case(*ISOTROPIC)
+    _, _, info = invert(
+        case.total, case.mask, case.size, **options(case), radii=(1.5, 4.0, 8.0, 30.0), iterations=1
+    )
+    counts = info["shell_voxels"]
+    # The sphere of 30 mm fits nowhere and is left out.
+    assert list(counts) == ["1.5", "4", "8"]
+    assert sum(counts.values()) + info["voxels_without_data"] == np.count_nonzero(case.mask)
+    # The half axes of the mask, 15, 14 and 13 mm, less 8.
+    deep = ellipsoid(*ISOTROPIC, (0, 0, 0), (7, 6, 5))
+    assert counts["8"] == pytest.approx(np.count_nonzero(deep), rel=0.15)
+    assert info["iterations"] == 1
+    # Mask, field and squared noise of four radii, and a pair for the map and each sphere in use.
+    assert info["fft_count"] == 2 * 3 * 4 + 2 * (1 + 3)
