@@ -23,8 +23,8 @@ BIDS_VERSION = "1.10.0"
 #: States of a run or participant in the status table.
 COMPLETED, FAILED, SKIPPED = "completed", "failed", "skipped"
 
-#: What BIDS has no names for: reports, tables of maps, field maps of a contrast agent or a
-#: reconstruction.
+#: What BIDS has no names for: reports and tables of maps. The validator understands one star in a
+#: file name, not more.
 _IGNORED = """\
 sub-*.html
 group.html
@@ -35,13 +35,13 @@ group/**
 sub-*/figures
 *_xfm.h5
 *_xfm.txt
-*_atlas-*_Chimap.tsv
-*_atlas-*_Chimap.json
-*_ce-*_fieldmap.*
-*_ce-*_magnitude.*
-*_rec-*_fieldmap.*
-*_rec-*_magnitude.*
+*_desc-roi_Chimap.tsv
+*_desc-roi_Chimap.json
+*_desc-differential_Chimap.tsv
+*_desc-differential_Chimap.json
 """
+#: Added when a run has an entity that BIDS knows for maps but not for field maps.
+_IGNORED_FIELDS = "fmap\n"
 
 _DESCRIPTIONS = {
     "brain": "Mask of the brain in which the susceptibility map is valid",
@@ -95,7 +95,12 @@ def lock(output_dir: Path) -> Iterator[None]:
 
 
 def write_dataset_files(
-    output_dir: Path, bids_dir: Path, settings: Settings, methods: Sequence[str]
+    output_dir: Path,
+    bids_dir: Path,
+    settings: Settings,
+    *,
+    methods: Sequence[str],
+    prefixes: Sequence[str],
 ) -> None:
     """Write description, table of descriptions, .bidsignore, README, settings and citation.
 
@@ -107,12 +112,14 @@ def write_dataset_files(
         All options; written to ``logs/settings.toml``.
     methods : sequence of str
         Sentences for ``logs/CITATION.md``.
+    prefixes : sequence of str
+        Entities of the runs, as they stand in file names.
     """
     links = {"raw": bids_dir, **{name: Path(p) for name, p in settings.derivatives.items()}}
     with lock(output_dir):
         description = _description(output_dir, bids_dir, links)
         _write_if_changed(output_dir / "dataset_description.json", _json(description))
-        _write_if_changed(output_dir / ".bidsignore", _IGNORED)
+        _write_if_changed(output_dir / ".bidsignore", _ignored(output_dir, prefixes))
         rows = "".join(f"desc-{desc}\t{text}\n" for desc, text in _DESCRIPTIONS.items())
         _write_if_changed(output_dir / "descriptions.tsv", "desc_id\tdescription\n" + rows)
         if not (output_dir / "README.md").exists():
@@ -120,6 +127,16 @@ def write_dataset_files(
             files.write_text(output_dir / "README.md", text)
         files.write_text(output_dir / "logs" / "settings.toml", settings.to_toml())
         write_citation(output_dir, methods)
+
+
+def _ignored(output_dir: Path, prefixes: Sequence[str]) -> str:
+    path = output_dir / ".bidsignore"
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    without_name = any(f"_{entity}-" in prefix for prefix in prefixes for entity in ("ce", "rec"))
+    # Runs of an earlier command may have made it necessary.
+    if without_name or _IGNORED_FIELDS.strip() in before.splitlines():
+        return _IGNORED + _IGNORED_FIELDS
+    return _IGNORED
 
 
 def write_citation(output_dir: Path, methods: Sequence[str]) -> Path:

@@ -96,7 +96,13 @@ def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]
         shutil.rmtree(work / NAME, ignore_errors=True)
     configure(settings, output_dir)
     workflow = init_app_wf(runs, settings, output_dir)
-    write_dataset_files(output_dir, command.bids_dir, settings, _methods(workflow))
+    write_dataset_files(
+        output_dir,
+        command.bids_dir,
+        settings,
+        methods=_methods(workflow),
+        prefixes=[run.prefix for run in runs],
+    )
     if settings.write_graph:
         write_graph(workflow, output_dir)
     completed = []
