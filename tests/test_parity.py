@@ -70,8 +70,8 @@ def test_true_local_field_is_that_of_the_forward_model(load, mask):
 
 
 def test_background_removal(load, mask):
-    # In single precision and ppm; tests/test_background_pdf.py compares radians in double, where the
-    # agreement is perfect. Thirty iterations in single precision part from those by a percent.
+    # In single precision and ppm; in double (tests/test_background_pdf.py) the agreement is
+    # perfect. Thirty iterations in single precision part from those by a percent.
     local, kept, info = remove_background(
         load("field-unwrapped_rad") / np.float32(RADIANS_PER_PPM),
         mask,
