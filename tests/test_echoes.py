@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from qsmref.reconstruction import fit_echoes
 from qsmref.reconstruction.echoes import (
@@ -11,13 +12,8 @@ from qsmref.reconstruction.echoes import (
     fit_unwrapped,
     noise_level,
 )
-from qsmref.reconstruction.phase import (
-    air_mask,
-    correct_bipolar,
-    phase_sign_check,
-    phase_to_radians,
-    remove_phase_offset,
-)
+from qsmref.reconstruction.phase import correct_bipolar, phase_to_radians, remove_phase_offset
+from qsmref.reconstruction.phase_sign import air_mask, phase_sign, phase_sign_check
 from qsmref.reconstruction.unwrapping import unwrap, unwrap_echoes
 
 SHAPE = (16, 14, 12)
@@ -101,6 +97,32 @@ def test_nonlinear_fit_is_the_better_one_at_low_signal():
         for method in ("nonlinear", "linear")
     }
     assert error["nonlinear"] < 0.97 * error["linear"]
+
+
+@pytest.mark.parametrize("name", ["even", "growing"])
+def test_the_minimum_is_that_of_a_general_optimiser(name):
+    times = TIMES[name]
+    steps = np.asarray(times) / echo_spacing(times)
+    field = ramp(-3, 3, (3, 3, 2))
+    magnitude, phase = signal(field, times, sigma=0.08, seed=4)
+    fit = fit_echoes(magnitude, phase, times, sigma=1.0)
+    echoes = magnitude * np.exp(1j * phase)
+
+    def misfit(line, voxel):
+        model = magnitude[voxel] * np.exp(1j * (line[0] + line[1] * steps))
+        return np.sum(np.abs(echoes[voxel] - model) ** 2)
+
+    for voxel in np.ndindex(field.shape):
+        best = min(
+            (
+                optimize.minimize(misfit, (start, field[voxel]), (voxel,), tol=1e-12)
+                for start in (0.7, 2.2, -0.8)
+            ),
+            key=lambda result: result.fun,
+        )
+        assert abs(wrap(fit.field[voxel] - best.x[1])) < 2e-4
+        energy = np.sum(magnitude[voxel] ** 2)
+        assert fit.residual[voxel] == pytest.approx(best.fun / energy, rel=1e-3, abs=1e-7)
 
 
 def test_single_echo_keeps_the_offset():
@@ -337,6 +359,8 @@ def test_sign_of_the_phase_is_told_from_the_air(b0_dir):
     right = phase_sign_check(total, brain, air, h, b0_dir)
     wrong = phase_sign_check(-total, brain, air, h, b0_dir)
     assert right > 0.7 and wrong == pytest.approx(-right)
+    assert phase_sign(total, brain, magnitude, h, b0_dir) > 0.7
+    assert phase_sign(-total, brain, magnitude, h, b0_dir) < -0.7
 
 
 def test_unwrapped_field_of_the_whole_chain():

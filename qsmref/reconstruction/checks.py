@@ -7,33 +7,42 @@ from collections.abc import Sequence
 import numpy as np
 
 
+def check_times(echo_times: Sequence[float], echoes: int) -> np.ndarray:
+    """Echo times as float64; a ValueError when they are not `echoes` increasing positive ones."""
+    times = np.asarray(echo_times, dtype=float)
+    if times.shape != (echoes,):
+        raise ValueError(f"{echoes} echoes need as many echo times, got {times.size}")
+    if times.size == 0 or not np.isfinite(times).all() or times[0] <= 0:
+        raise ValueError(f"echo times must be positive, got {times.tolist()}")
+    if np.any(np.diff(times) <= 0):
+        raise ValueError(f"echo times must increase from echo to echo, got {times.tolist()}")
+    return times
+
+
+def check_series(array: np.ndarray, name: str) -> np.ndarray:
+    """Echoes as a finite float32 (x, y, z, echo) array; a ValueError says what is odd."""
+    array = np.asarray(array, dtype=np.float32)
+    if array.ndim != 4:
+        raise ValueError(f"{name} must have the axes (x, y, z, echo), got shape {array.shape}")
+    # A sum is finite only if every voxel is; it needs no array of flags.
+    if not np.isfinite(np.sum(array, dtype=np.float64)):
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        raise ValueError(f"{name} has {bad} voxels that are NaN or infinite")
+    if name == "magnitude" and array.size and array.min() < 0:
+        raise ValueError("magnitude has negative voxels")
+    return array
+
+
 def check_echoes(
     magnitude: np.ndarray, phase: np.ndarray, echo_times: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Echoes as float32 (x, y, z, echo), times as float64; a ValueError says what is odd."""
-    magnitude = np.asarray(magnitude, dtype=np.float32)
-    phase = np.asarray(phase, dtype=np.float32)
-    times = np.asarray(echo_times, dtype=float)
-    if phase.ndim != 4:
-        raise ValueError(f"phase must have the axes (x, y, z, echo), got shape {phase.shape}")
+    """Magnitude, phase and echo times that fit together; a ValueError says what is odd."""
+    magnitude, phase = check_series(magnitude, "magnitude"), check_series(phase, "phase")
     if magnitude.shape != phase.shape:
         raise ValueError(
             f"magnitude {magnitude.shape} and phase {phase.shape} must have the same shape"
         )
-    if times.shape != (phase.shape[3],):
-        raise ValueError(f"{phase.shape[3]} echoes need as many echo times, got {times.size}")
-    if times.size == 0 or not np.isfinite(times).all() or times[0] <= 0:
-        raise ValueError(f"echo times must be positive, got {list(times)}")
-    if np.any(np.diff(times) <= 0):
-        raise ValueError(f"echo times must increase from echo to echo, got {list(times)}")
-    for name, array in (("magnitude", magnitude), ("phase", phase)):
-        # A sum is finite only if every voxel is; it needs no array of flags.
-        if not np.isfinite(np.sum(array, dtype=np.float64)):
-            bad = int(np.count_nonzero(~np.isfinite(array)))
-            raise ValueError(f"{name} has {bad} voxels that are NaN or infinite")
-    if magnitude.size and magnitude.min() < 0:
-        raise ValueError("magnitude has negative voxels")
-    return magnitude, phase, times
+    return magnitude, phase, check_times(echo_times, phase.shape[3])
 
 
 def check_mask(mask: np.ndarray | None, shape: Sequence[int]) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange
 from scipy import ndimage
 
-from .checks import check_echoes, check_mask
+from .checks import check_mask, check_series, check_times
 from .jit import parallel_kernel
 from .mask import erode
 
@@ -100,7 +100,8 @@ def r2star(
     ----------
     Pei et al. 2015, doi:10.1002/mrm.25137; Gudbjartsson & Patz 1995, doi:10.1002/mrm.1910340618.
     """
-    magnitude, _, times = check_echoes(magnitude, np.asarray(magnitude), echo_times)
+    magnitude = check_series(magnitude, "magnitude")
+    times = check_times(echo_times, magnitude.shape[3])
     if times.size < 3:
         raise ValueError("R2* by ARLO needs three echoes or more")
     if sigma is not None and not sigma > 0:
