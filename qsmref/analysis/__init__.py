@@ -1,6 +1,6 @@
-"""Maps and labels to tables: arrays and data frames in, data frames out.
+"""Maps and labels to tables, and tables to statistics: arrays and data frames in and out.
 
-Nothing here knows of files, images or graphs; NumPy, SciPy and pandas are all it needs.
+Nothing here knows of files, images or graphs; NumPy, SciPy, pandas and statsmodels suffice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,15 @@ _PUBLIC = {
     "difference_matrix": "reference",
     "reference_statistics": "reference",
     "rereference": "reference",
+    "measurements": "tables",
+    "compare_groups": "statistics",
+    "compare_summaries": "statistics",
+    "omnibus_test": "omnibus",
+    "reference_audit": "audit",
+    "change_over_time": "longitudinal",
+    "paired_test": "paired",
+    "reliability_table": "reliability",
+    "sample_size": "power",
 }
 
 __all__ = list(_PUBLIC)

@@ -1,0 +1,12 @@
+"""Names of the tests and families of the group level; the command line lists them unloaded."""
+
+from __future__ import annotations
+
+#: Tests of :func:`qsmref.analysis.compare_groups`; ``auto`` chooses by groups and covariates.
+TESTS = ("auto", "student", "welch", "anova", "ancova", "permutation")
+#: What counts as one family of tests; see :func:`qsmref.analysis.families.label_families`.
+FAMILIES = ("kind", "coverage", "all")
+#: Units of a table of regions, as factors to ppb.
+UNITS = {"ppb": 1.0, "ppm": 1000.0}
+#: Smallest sizes of a group and of a sample that a test accepts.
+LEAST_PER_GROUP = 2
