@@ -6,6 +6,8 @@ to a step that takes more memory than there is.
 
 from __future__ import annotations
 
+import signal
+import threading
 import traceback
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,12 +18,34 @@ from typing import Any
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer, run_node
 
 
+def _initialize(folder: str) -> None:
+    """Prepare a worker: as nipype does, and to end without a word at the user's interrupt."""
+    process_initializer(folder)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class SturdyMultiProcPlugin(MultiProcPlugin):
     """Plugin ``MultiProc`` that survives the death of a worker.
 
     All steps that ran when a worker died are tried once more, each in a process of its own: the
     one at fault dies again and is reported, the others are done.
     """
+
+    #: s; an interrupt reaches the workers and this process at the same time, in any order.
+    _GRACE = 0.5
+
+    def __init__(self, plugin_args: dict[str, Any] | None = None):
+        super().__init__(plugin_args=plugin_args)
+        self._stopped = threading.Event()
+        self.pool.shutdown(wait=False)
+        self.pool = self._make_pool(self.processors)
+
+    def run(self, graph: Any, config: dict, updatehash: bool = False) -> None:
+        """Run a graph; when it is interrupted, nothing is tried again."""
+        try:
+            super().run(graph, config, updatehash=updatehash)
+        finally:
+            self._stopped.set()
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1
@@ -38,7 +62,7 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     def _make_pool(self, processes: int) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             max_workers=processes,
-            initializer=process_initializer,
+            initializer=_initialize,
             initargs=(self._cwd,),
             mp_context=get_context(self.plugin_args.get("mp_context")),
         )
@@ -46,7 +70,7 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     def _keep(self, job: tuple, future: Future, again: bool) -> None:
         """Keep the result of a job for the loop that waits for it."""
         taskid, error = job[-1], future.exception()
-        if isinstance(error, BrokenProcessPool) and again:
+        if isinstance(error, BrokenProcessPool) and again and not self._stopped.wait(self._GRACE):
             pool = self._make_pool(1)
             second = pool.submit(run_node, *job)
             second.add_done_callback(partial(self._keep, job, again=False))

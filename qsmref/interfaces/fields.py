@@ -11,7 +11,7 @@ from .. import images, voxels
 from ..reconstruction import methods
 from ..reconstruction.background import remove_background
 from ..reconstruction.inversion import invert
-from ..reconstruction.phase import air_mask, phase_sign_check
+from ..reconstruction.phase_sign import phase_sign
 from ..reconstruction.unwrapping import unwrap
 from .base import InputSpec, Interface
 
@@ -71,17 +71,14 @@ class CheckSign(Interface):
         field, like = images.load(self.inputs.field)
         magnitude, _ = images.load(self.inputs.magnitude)
         mask, size = voxels.read_mask(self.inputs.mask), images.voxel_size(like.affine)
-        air = air_mask(magnitude, mask, size)
-        info: dict = {"air_correlation": None}
-        if air.any():
-            b0_dir = images.b0_direction(like.affine)
-            correlation = phase_sign_check(field, mask, air, size, b0_dir)
-            info = {"air_correlation": round(correlation, 4)}
-            if correlation < SUSPICIOUS:
-                info["warning"] = (
-                    f"the field runs against that of the air in and around the head (correlation "
-                    f"{correlation:.2f}): the phase may have the other sign, see --phase-sign."
-                )
+        b0_dir = images.b0_direction(like.affine)
+        correlation = phase_sign(field, mask, magnitude, size, b0_dir)
+        info: dict = {"air_correlation": round(correlation, 4)}
+        if correlation < SUSPICIOUS:
+            info["warning"] = (
+                "the field runs against that of the air in and around the head (correlation "
+                f"{correlation:.2f}): the phase may have the other sign, see --phase-sign."
+            )
         self._save_json("info", info, folder)
 
 
