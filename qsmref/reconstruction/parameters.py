@@ -53,7 +53,7 @@ def check_parameters(step: str, method: str, given: Mapping[str, Any]) -> None:
         if not _fits(value, valid[name]):
             raise ValueError(
                 f"{step} {method}: {name} is {value!r}, where something like {valid[name]!r} is "
-                "expected"
+                "expected (a list of one number ends with a comma)"
             )
 
 
@@ -65,7 +65,7 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, int | float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, tuple | list):
-        return isinstance(value, tuple | list | int | float)
+        return isinstance(value, tuple | list)
     return isinstance(value, type(default))
 
 
