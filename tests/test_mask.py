@@ -266,3 +266,23 @@ def test_phase_quality_mask_cuts_the_rim_and_keeps_veins():
         phase_quality_mask(mask, quality=np.zeros(mask.shape))
     with pytest.raises(ValueError, match="differ in shape"):
         phase_quality_mask(mask, noise=noise[1:])
+
+
+@pytest.mark.parametrize("at_border", [True, False])
+def test_erosion_and_dilation_do_not_depend_on_the_space_around(at_border):
+    rng = np.random.default_rng(3)
+    mask = ndimage.gaussian_filter(rng.normal(size=(24, 20, 16)), 2.5) > 0
+    h = (1.0, 1.3, 2.0)
+    if at_border:
+        wide = np.pad(mask, 5)
+        inner = (slice(5, -5),) * 3
+        np.testing.assert_array_equal(
+            erode(mask, 2.5, h, at_border=True), erode(wide, 2.5, h)[inner]
+        )
+    distance = ndimage.distance_transform_edt(~mask, sampling=h)
+    np.testing.assert_array_equal(dilate(mask, 2.5, h), distance <= 2.5)
+    distance = ndimage.distance_transform_edt(mask, sampling=h)
+    np.testing.assert_array_equal(erode(mask, 2.5, h), distance > 2.5)
+    single = np.zeros((9, 9, 9), bool)
+    single[4, 4, 4] = True
+    assert np.count_nonzero(dilate(single, 1, (1, 1, 1))) == 7

@@ -62,6 +62,15 @@ def _boolean(mask: np.ndarray) -> np.ndarray:
     return mask
 
 
+def _around(mask: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:
+    """Box of the mask, larger by `margin` voxels where the image has them."""
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return tuple(
+        slice(max(0, s.start - m), min(n, s.stop + m))
+        for s, m, n in zip(box, margin, mask.shape, strict=True)
+    )
+
+
 def erode(
     mask: np.ndarray, mm: float, voxel_size: Sequence[float], *, at_border: bool = False
 ) -> np.ndarray:
@@ -89,10 +98,14 @@ def erode(
     if mm == 0:
         return mask.copy()
     pad = 1 if at_border else 0
-    # A small margin keeps voxels at exactly `mm`, such as 2 mm slices, on one side of rounding.
-    distance = ndimage.distance_transform_edt(np.pad(mask, pad), sampling=voxel_size)
-    inner = tuple(slice(pad, pad + n) for n in mask.shape)
-    eroded = distance[inner] > mm * (1 + 1e-6) if not mask.all() or at_border else mask.copy()
+    box = _around(mask, [1, 1, 1])
+    cut = np.pad(mask[box], pad)
+    eroded = mask.copy()
+    if not cut.all():
+        # A small margin keeps voxels at exactly `mm`, such as 2 mm slices, on one side of rounding.
+        distance = ndimage.distance_transform_edt(cut, sampling=voxel_size)
+        inner = tuple(slice(pad, n - pad) for n in cut.shape)
+        eroded[box] = distance[inner] > mm * (1 + 1e-6)
     if not eroded.any():
         raise ValueError(f"an erosion of {mm:g} mm leaves nothing of the mask")
     return eroded
@@ -103,8 +116,12 @@ def dilate(mask: np.ndarray, mm: float, voxel_size: Sequence[float]) -> np.ndarr
     mask = _boolean(mask)
     if not mm >= 0:
         raise ValueError(f"dilation must be 0 mm or more, got {mm}")
-    distance = ndimage.distance_transform_edt(~mask, sampling=voxel_size)
-    return distance <= mm * (1 + 1e-6)
+    box = _around(mask, [int(mm / h) + 1 for h in voxel_size])
+    result = mask.copy()
+    if not mask[box].all():
+        distance = ndimage.distance_transform_edt(~mask[box], sampling=voxel_size)
+        result[box] = distance <= mm * (1 + 1e-6)
+    return result
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
