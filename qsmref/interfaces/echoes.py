@@ -83,7 +83,9 @@ class BrainMask(Interface):
         else:
             magnitude, like = images.load(self.inputs.magnitude)
             method = self.inputs.method
-            mask = brain_mask(magnitude, images.voxel_size(like.affine), method=method)
+            # Of somebody lying head first, the vertex is in the direction of B0.
+            up = images.b0_direction(like.affine)
+            mask = brain_mask(magnitude, images.voxel_size(like.affine), method=method, up=up)
         mask = erode(mask, self.inputs.erosion, images.voxel_size(like.affine))
         self._save("mask", mask, folder, like)
         info = {
