@@ -19,7 +19,12 @@ from .reconstruction import methods
 #: What a preset changes with respect to the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "thesis": {"unwrap": "laplacian", "background": "pdf", "inversion": "medi"},
+    "thesis": {
+        "echo_fit": "nonlinear",
+        "unwrap": "laplacian",
+        "background": "pdf",
+        "inversion": "medi",
+    },
 }
 
 #: Titles of the groups, in the order of the help text.
@@ -160,7 +165,7 @@ class Settings:
         "switch",
     )
     echo_fit: str = _option(
-        "nonlinear", "reconstruction", "fit of the field over the echoes", choices=methods.ECHO_FIT
+        "curved", "reconstruction", "fit of the field over the echoes", choices=methods.ECHO_FIT
     )
     unwrap: str = _option(
         "romeo", "reconstruction", "unwrapping of the field", choices=methods.UNWRAP
