@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
 from pathlib import Path
 
@@ -12,10 +11,9 @@ import tiny_bids as tiny
 
 from qsmref import voxels
 from qsmref.inputs import Query, discover
-from qsmref.interfaces import tables as table_interfaces
 from qsmref.metadata import read_sidecar
 from qsmref.problems import DataError, ExitCode, Problem, exit_code
-from qsmref.runs import EchoRun, MapRun, imaging_frequency
+from qsmref.runs import EchoRun, imaging_frequency
 
 
 @pytest.fixture(scope="module")
@@ -320,218 +318,6 @@ def test_header_that_is_no_image(bids):
     anat(bids, "echo-1_part-mag_MEGRE.nii.gz").write_bytes(b"not an image")
     problem = only_problem(bids)
     assert "damaged or cut short" in problem.sentence
-
-
-# --- derivatives ---------------------------------------------------------------------------------
-
-
-def test_labels_on_another_grid(bids, regions):
-    tiny.write_image(regions / "sub-01/anat/sub-01_dseg.nii.gz", np.ones((9, 9, 9), np.int16))
-    problem = only_problem(bids, derivatives={"mine": regions})
-    assert problem.code == ExitCode.BAD_DATA
-    assert "label image lies on another grid" in problem.sentence
-
-
-def test_mask_on_another_grid(bids, regions):
-    moved = tiny.affine(oblique=5)
-    mask = np.ones(tiny.SHAPE, np.uint8)
-    tiny.write_image(regions / "sub-01/anat/sub-01_desc-brain_mask.nii.gz", mask, moved)
-    assert (
-        "the mask lies on another grid"
-        in only_problem(bids, derivatives={"mine": regions}).sentence
-    )
-
-
-def test_labels_without_a_table(bids, regions):
-    (regions / "sub-01/anat/sub-01_dseg.tsv").unlink()
-    problem = only_problem(bids, derivatives={"mine": regions})
-    assert problem.code == ExitCode.MISSING_INPUT
-    assert "no dseg.tsv" in problem.sentence
-
-
-def test_table_of_labels_of_the_whole_derivative(bids, regions):
-    (regions / "sub-01/anat/sub-01_dseg.tsv").rename(regions / "dseg.tsv")
-    runs, problems = discover(bids, Query(derivatives={"mine": regions}))
-    assert not problems
-    assert runs[0].regions[0].table == regions / "dseg.tsv"
-
-
-def test_several_label_images_have_atlases_of_their_own(bids, regions):
-    folder = regions / "sub-01" / "anat"
-    for name in ("dseg.nii.gz", "dseg.tsv"):
-        shutil.copy(folder / f"sub-01_{name}", folder / f"sub-01_desc-fine_{name}")
-    runs, problems = discover(bids, Query(derivatives={"mine": regions}))
-    assert not problems
-    assert sorted(r.atlas for r in runs[0].regions) == ["mine", "minefine"]
-
-
-def test_labels_of_another_run_are_not_taken(bids, regions):
-    folder = regions / "sub-01" / "anat"
-    for name in ("dseg.nii.gz", "dseg.tsv"):
-        (folder / f"sub-01_{name}").rename(folder / f"sub-01_run-2_{name}")
-    runs, problems = discover(bids, Query(derivatives={"mine": regions}))
-    assert not problems
-    assert runs[0].regions == ()
-    assert "derivative mine has no dseg for sub-01." in runs[0].warnings
-
-
-def test_derivative_that_holds_nothing(dataset, tmp_path):
-    (tmp_path / "empty").mkdir()
-    runs, problems = discover(dataset, Query(derivatives={"empty": tmp_path / "empty"}))
-    assert len(runs) == 2
-    assert "has no brain mask, dseg or map" in problems[0].sentence
-
-
-def test_maps_are_only_taken_when_asked_for(dataset, tmp_path):
-    maps = tiny.make_regions(tmp_path / "maps", ("01", "02"), with_map=True)
-    runs, _ = discover(dataset, Query(derivatives={"qsmxt": maps}))
-    assert all(isinstance(run, EchoRun) for run in runs)
-    runs, problems = discover(dataset, Query(derivatives={"qsmxt": maps}, maps="qsmxt"))
-    assert not problems
-    assert all(isinstance(run, MapRun) for run in runs)
-    assert runs[0].sources[0] == "bids:qsmxt:sub-01/anat/sub-01_Chimap.nii.gz"
-
-
-def test_maps_without_raw_data(tmp_path):
-    (tmp_path / "bids").mkdir()
-    maps = tiny.make_regions(tmp_path / "maps", with_map=True)
-    (run,), problems = discover(tmp_path / "bids", Query(derivatives={"sepia": maps}))
-    assert not problems
-    assert isinstance(run, MapRun)
-    assert run.mask is not None
-
-
-def test_a_derivative_as_the_dataset(tmp_path):
-    maps = tiny.make_regions(tmp_path / "maps", with_map=True)
-    (run,), problems = discover(maps, Query())
-    assert not problems
-    assert isinstance(run, MapRun)
-    assert [r.atlas for r in run.regions] == ["drawn"]
-
-
-def test_several_maps_ask_for_a_choice(tmp_path):
-    maps = tiny.make_regions(tmp_path / "maps", with_map=True)
-    shutil.copy(
-        maps / "sub-01/anat/sub-01_Chimap.nii.gz",
-        maps / "sub-01/anat/sub-01_desc-other_Chimap.nii.gz",
-    )
-    runs, problems = discover(maps, Query())
-    assert not runs
-    assert "several maps" in problems[0].sentence
-    assert "--bids-filter-file" in problems[0].sentence
-
-
-def test_map_in_another_unit(tmp_path):
-    maps = tiny.make_regions(tmp_path / "maps", with_map=True)
-    tiny.edit_json(maps / "sub-01/anat/sub-01_Chimap.json", Units="ppb")
-    runs, problems = discover(maps, Query())
-    assert not runs
-    assert "is in ppb" in problems[0].sentence
-
-
-def test_nothing_is_written_into_the_dataset(dataset, regions):
-    before = {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
-    discover(dataset, Query(derivatives={"mine": regions}))
-    assert {p: p.stat().st_mtime_ns for p in dataset.rglob("*")} == before
-
-
-def test_index_can_be_kept(dataset, tmp_path):
-    query = Query(database_dir=tmp_path / "db")
-    runs, _ = discover(dataset, query)
-    assert (tmp_path / "db" / "raw").is_dir()
-    again, _ = discover(dataset, query)
-    assert [r.prefix for r in again] == [r.prefix for r in runs]
-
-
-# --- voxels --------------------------------------------------------------------------------------
-
-
-def test_voxels_that_are_not_finite(tmp_path):
-    array = np.ones((4, 4, 4), np.float32)
-    array[0, 0, :2] = (np.nan, np.inf)
-    path = tiny.write_image(tmp_path / "a.nii.gz", array)
-    with pytest.raises(DataError, match="a.nii.gz has 2 voxels that are NaN or infinite"):
-        voxels.read(path)
-
-
-def test_truncated_file(tmp_path):
-    path = tiny.write_image(tmp_path / "a.nii.gz", np.arange(8000.0).reshape(20, 20, 20))
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(DataError, match="a.nii.gz is damaged or cut short"):
-        voxels.read(path)
-    # A gzip file that is whole, of an image that is not.
-    raw = gzip.compress(b"\0" * 400)
-    path.write_bytes(raw)
-    with pytest.raises(DataError, match="damaged or cut short"):
-        voxels.read(path)
-
-
-def test_constant_image(tmp_path):
-    path = tiny.write_image(tmp_path / "a.nii.gz", np.zeros((4, 4, 4), np.float32))
-    with pytest.raises(DataError, match="is 0 in every voxel"):
-        voxels.read_echo(path)
-
-
-def test_phase_that_is_not_what_units_say(tmp_path):
-    phase = np.linspace(-4096, 4094, 64, dtype=np.float32).reshape(4, 4, 4)
-    path = tiny.write_image(tmp_path / "a.nii.gz", phase)
-    with pytest.raises(DataError, match="Units says rad, but the stored values run from -4096"):
-        voxels.phase_in_radians(path, None, None, declared=False)
-    np.testing.assert_array_equal(voxels.phase_in_radians(path, None, None, True), phase)
-    with pytest.raises(DataError, match="outside the phase range"):
-        voxels.phase_in_radians(path, 0, 4095, declared=True)
-    radians = voxels.phase_in_radians(path, -4096, 4094, declared=True)
-    assert (radians.min(), radians.max()) == pytest.approx((-np.pi, np.pi))
-
-
-def test_empty_mask(tmp_path):
-    path = tiny.write_image(tmp_path / "mask.nii.gz", np.zeros((4, 4, 4), np.uint8))
-    with pytest.raises(DataError, match="mask.nii.gz is empty"):
-        voxels.read_mask(path)
-
-
-def test_map_that_cannot_be_ppm(tmp_path):
-    path = tiny.write_image(tmp_path / "Chimap.nii.gz", np.arange(64.0).reshape(4, 4, 4))
-    with pytest.raises(DataError, match="cannot be ppm"):
-        voxels.read_map(path)
-
-
-def load_labels(tmp_path, labels, table):
-    image = tiny.write_image(tmp_path / "dseg.nii.gz", labels)
-    names = tmp_path / "dseg.tsv"
-    names.write_text(table)
-    return table_interfaces.LoadLabels(labels=image, names=names).run(cwd=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("table", "words"),
-    [
-        ("index\tname\n1\tSN\n", "labels without a name in dseg.tsv: 2"),
-        ("index\tlabel\n1\tSN\n", "no column name"),
-        ("index\tname\n", "names no label"),
-        ("index\tname\nx\tSN\n", "not a number"),
-        ("index\tname\n1\tSN\n1\tCN\n2\tPU\n", "more than once"),
-        ("index\tname\n1\tSN\n2\t\n", "empty name"),
-    ],
-)
-def test_wrong_label_tables(tmp_path, table, words):
-    labels = np.zeros((4, 4, 4), np.int16)
-    labels[0], labels[1] = 1, 2
-    with pytest.raises(DataError, match=words) as caught:
-        load_labels(tmp_path, labels, table)
-    assert "dseg" in str(caught.value)
-    assert (tmp_path / "problem.json").is_file()
-
-
-def test_labels_that_were_interpolated(tmp_path):
-    labels = np.linspace(0, 2, 64, dtype=np.float32).reshape(4, 4, 4)
-    with pytest.raises(DataError, match="labels are whole numbers"):
-        load_labels(tmp_path, labels, "index\tname\n1\tSN\n2\tCN\n")
-
-
-def test_image_without_labels(tmp_path):
-    with pytest.raises(DataError, match="has no label"):
-        load_labels(tmp_path, np.zeros((4, 4, 4), np.int16), "index\tname\n1\tSN\n")
 
 
 # --- problems ------------------------------------------------------------------------------------
