@@ -88,14 +88,15 @@ def make_fields(
                 contrast = max(abs(region.susceptibility_ppm), _LEAST_CONTRAST_PPM)
                 amount[region.index] = texture * contrast
         chi += amount[labels] * texture_field(head, axes, seed, "texture")
-    total = forward_field(chi - np.float32(head.outside_ppm), h, b0_dir)[inside]
+    total = forward_field(chi - np.float32(head.outside_ppm), h, b0_dir, cuboid=True)[inside]
     labels, chi = np.ascontiguousarray(labels[inside]), chi[inside]
     axes = grid.axes(factor)
     brain = head.brain(labels, axes)
     mask = block_mean(brain, factor) >= 0.5
     if not mask.any():
         raise ParameterError("The field of view holds no brain.")
-    local = forward_field(np.where(_repeat(mask, factor), chi, np.float32(0)), h, b0_dir)
+    inner = np.where(_repeat(mask, factor), chi, np.float32(0))
+    local = forward_field(inner, h, b0_dir, cuboid=True)
     total = np.ascontiguousarray(total)
     if shim_order is not None:
         total -= _shim(block_mean(total, factor), mask, grid, axes, shim_order)

@@ -70,7 +70,11 @@ def dipole_kernel(
 
 
 def forward_field(
-    chi: np.ndarray, voxel_size: Sequence[float], b0_dir: Sequence[float] = (0, 0, 1)
+    chi: np.ndarray,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float] = (0, 0, 1),
+    *,
+    cuboid: bool = False,
 ) -> np.ndarray:
     """Field (ppm of B0) of a susceptibility map (ppm), in free space.
 
@@ -85,6 +89,10 @@ def forward_field(
         mm.
     b0_dir : (3,) float
         Direction of B0 in voxel axes.
+    cuboid : bool
+        Take voxels as uniform cuboids and give the mean field over each
+        (:func:`qsmref.reconstruction.cuboid.cuboid_kernel`), instead of the field of a band-limited
+        map, which is what the inversions assume.
 
     Returns
     -------
@@ -101,5 +109,8 @@ def forward_field(
     dtype = np.float64 if chi.dtype == np.float64 else np.float32
     transform = Transform(chi.shape, [good_size(2 * n) for n in chi.shape])
     spectrum = transform.forward(chi.astype(dtype, copy=False))
-    spectrum *= dipole_kernel(transform.grid, voxel_size, b0_dir, dtype)
+    kernel = dipole_kernel
+    if cuboid:
+        from .cuboid import cuboid_kernel as kernel  # numba: half a second
+    spectrum *= kernel(transform.grid, voxel_size, b0_dir, dtype)
     return np.ascontiguousarray(transform.inverse(spectrum))
