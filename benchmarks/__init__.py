@@ -1,0 +1,1 @@
+"""Accuracy, stability, speed and memory of the reconstruction: ``python -m benchmarks --help``."""
