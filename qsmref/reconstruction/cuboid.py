@@ -21,7 +21,8 @@ def cuboid_kernel(
 
     .. math:: C(k) = \sum_n D(k + K_n) \prod_i \mathrm{sinc}^2((k + K_n)_i h_i)
 
-    over the aliases :math:`K_n = n / h`, here the 27 nearest. The usual kernel
+    over the aliases :math:`K_n = n / h`, here the 27 nearest, with weights scaled so that a plane
+    wave along an axis keeps its eigenvalue D. The usual kernel
     (:func:`qsmref.reconstruction.dipole.dipole_kernel`) takes the map as band-limited: at a sharp
     border its field rings, since D differs between the two sides of the Nyquist frequency when B0
     is oblique to the grid. Around air that is more than tissue's own field, and it is not harmonic,
@@ -48,7 +49,9 @@ def cuboid_kernel(
     for k, h in zip(frequencies(grid, voxel_size), voxel_size, strict=True):
         aliases = k.reshape(-1, 1) + np.array([-1.0, 0.0, 1.0]) / h
         axes.append(aliases)
-        weights.append(np.sinc(aliases * h) ** 2)
+        weight = np.sinc(aliases * h) ** 2
+        # Over all aliases the squares sum to one; the three kept are scaled to do so too.
+        weights.append(weight / weight.sum(axis=1, keepdims=True))
     kernel = np.empty([len(a) for a in axes], dtype)
     _sum_aliases(*axes, *weights, unit_vector(b0_dir), kernel)
     kernel[0, 0, 0] = 0  # the sum is zero there but for rounding in sinc(1)
