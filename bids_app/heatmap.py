@@ -99,7 +99,7 @@ class _Pairs:
     def heat_map(self, title: str, names: list[str], references: list[str]) -> HeatMap:
         columns = [*names, *references]
         rows = [(row, [self.cell(row, column) for column in columns]) for row in names]
-        stops = ", ".join(_background(x)[0] for x in np.linspace(-1, 1, 11))
+        stops = ", ".join(colours_at(x)[0] for x in np.linspace(-1, 1, 11))
         low, high = f"\u2212{self.end}", str(self.end)
         if self.beyond:
             low, high = f"\u2264 {low}", f"\u2265 {high}"
@@ -118,12 +118,12 @@ class _Pairs:
         detail = f"{pair} = {number(value, 1)} ppb"
         detail += f", standard error {error:.2f} ppb" if np.isfinite(error) else ""
         detail += f", centres {distance:.0f} mm apart"
-        background, colour = _background(value / self.end)
+        background, colour = colours_at(value / self.end)
         weak = bool(abs(value) < 2 * error)
         return Cell(number(value, 0), background, colour, detail, weak)
 
 
-def _background(position: float) -> tuple[str, str]:
+def colours_at(position: float) -> tuple[str, str]:
     """Colour of a value between -1 and 1, and a text colour that can be read on it."""
     # The darkest tenth at either end of the scale is left out: it tells nothing apart.
     rgb = np.array(colormaps["RdBu_r"](0.5 + 0.45 * float(np.clip(position, -1, 1)))[:3])

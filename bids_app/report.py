@@ -64,7 +64,7 @@ def write_participant_report(
     label = subject.removeprefix("sub-")
     citation = output_dir / "logs" / "CITATION.md"
     page = (
-        _environment()
+        environment()
         .get_template("participant.html")
         .render(
             subject=label,
@@ -80,7 +80,8 @@ def write_participant_report(
     return write_text(output_dir / f"sub-{label}.html", page)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Templates of the pages, which are data of the package."""
     folder = importlib.resources.files("qsmref") / "data" / "report"
     loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))
     environment = jinja2.Environment(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from . import files
-from .problems import DataError
+from .problems import DataError, ExitCode
 
 
 def write_tsv(path: str | os.PathLike, table: pd.DataFrame) -> Path:
@@ -32,6 +32,49 @@ def read_tsv(path: str | os.PathLike) -> pd.DataFrame:
         raise DataError(
             f"{Path(path).name} cannot be read as a table: {cause}; mend it."
         ) from error
+
+
+def read_cells(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a table with every cell as text: labels stay as they are written (``01`` is not 1).
+
+    The separator is a tab in ``.tsv``; elsewhere the one of tab, semicolon and comma that the
+    header has. Cells that are missing are empty.
+
+    Raises
+    ------
+    DataError
+        A file that is not there or cannot be read, rows of different length, a header with an
+        empty or repeated name, no rows.
+    """
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            header = handle.readline()
+        separator = next((s for s in "\t;," if s in header), ",")
+        table = pd.read_csv(
+            path,
+            sep="\t" if path.suffix.lower() == ".tsv" else separator,
+            encoding="utf-8-sig",
+            dtype=str,
+            header=None,
+            keep_default_na=False,
+            skipinitialspace=True,
+        )
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.", ExitCode.MISSING_INPUT) from error
+    except (ValueError, OSError) as error:
+        cause = str(error).strip().splitlines()[0]
+        raise DataError(f"{path.name} cannot be read as a table: {cause}; mend it.") from error
+    names = [str(name).strip() for name in table.iloc[0]]
+    for name in names:
+        if not name or names.count(name) > 1:
+            what = f"the column {name!r} more than once" if name else "a column without a name"
+            raise DataError(f"{path.name} has {what}; mend its first line.")
+    if len(table) < 2:
+        raise DataError(f"{path.name} has no rows below its first line.")
+    table = table.iloc[1:].reset_index(drop=True)
+    table.columns = pd.Index(names)
+    return table.fillna("")
 
 
 def read_label_table(path: str | os.PathLike) -> pd.DataFrame:

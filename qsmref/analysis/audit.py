@@ -19,7 +19,7 @@ from .grouptests import quiet
 from .outcomes import Outcomes, outcomes_of
 from .reference import REFERENCES
 from .statistics import compare, find_notes, group_labels, summarise
-from .tables import Measurements, TableError
+from .tables import Measurements, RequestError
 
 #: A reference that is nothing.
 NONE = "none"
@@ -101,9 +101,9 @@ def reference_audit(
     doi:10.1007/s10334-025-01226-6.
     """
     if not (np.isfinite(margin) and margin > 0):
-        raise TableError(f"the margin of equivalence must be positive (ppb), got {margin:g}.")
+        raise RequestError(f"the margin of equivalence must be positive (ppb), got {margin:g}.")
     if not 0 < alpha < 0.5:
-        raise TableError(f"alpha must lie between 0 and 0.5, got {alpha:g}.")
+        raise RequestError(f"alpha must lie between 0 and 0.5, got {alpha:g}.")
     measured.one_scan_each()
     measured = measured.full_coverage()
     design = make_design(
@@ -115,7 +115,7 @@ def reference_audit(
         id_column=id_column,
     )
     if len(design.groups) != 2:
-        raise TableError(
+        raise RequestError(
             f"the reference audit compares two groups, and there are {len(design.groups)}: choose "
             "two."
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .methods import LEAST_PER_GROUP
-from .tables import TableError, column, hint, listed, numbers, texts
+from .tables import RequestError, TableError, column, hint, listed, numbers, texts
 
 #: A covariate of categories, although it may be written in numbers: ``C(site)``.
 _CATEGORIES = re.compile(r"^C\((.+)\)$")
@@ -158,16 +158,16 @@ def _group_names(labels, groups, group_column: str, what: str) -> tuple[str, ...
         names = tuple(str(g).strip() for g in groups)
         for name in names:
             if name not in present:
-                raise TableError(
+                raise RequestError(
                     f"there is no group {name!r} in the column {group_column!r}; "
                     f"{hint(name, present)}."
                 )
         if len(set(names)) != len(names):
-            raise TableError(f"a group is named twice: {listed(names)}.")
+            raise RequestError(f"a group is named twice: {listed(names)}.")
     else:
         names = tuple(present)
         if len(names) > 10:
-            raise TableError(
+            raise RequestError(
                 f"the column {group_column!r} has {len(names)} different values "
                 f"({listed(names, 4)}), which are no groups; choose another column, or say which "
                 "groups to compare."

@@ -7,7 +7,7 @@ import pandas as pd
 
 from .methods import FAMILIES
 from .reference import REFERENCES
-from .tables import TableError, hint
+from .tables import RequestError, hint
 
 #: What each choice of family means, for sidecars and reports.
 DESCRIBED = {
@@ -39,7 +39,7 @@ def label_families(
         coverage belong together (with ``all``: whatever the coverage).
     """
     if family not in FAMILIES:
-        raise TableError(f"family {family!r} is not known; {hint(family, FAMILIES)}.")
+        raise RequestError(f"family {family!r} is not known; {hint(family, FAMILIES)}.")
     if family != "kind":
         return pd.Series(family, index=rows.index, dtype=object)
     reference = rows["reference"].astype(object)

@@ -22,12 +22,10 @@ import pandas as pd
 
 from .design import Design, make_design
 from .families import adjust, family_codes, label_families
+from .methods import TIMES
 from .outcomes import Outcomes, outcomes_of
 from .reference import REFERENCES
-from .tables import Measurements, TableError, hint, listed
-
-#: Times as numbers, or sessions as categories.
-TIMES = ("auto", "number", "category")
+from .tables import Measurements, RequestError, TableError, hint, listed
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,9 @@ def change_over_time(
     freedom by layers, 2.4.2).
     """
     if measured.sessions is None:
-        raise TableError("there are no sessions: say which column tells the visits apart.")
+        raise RequestError("there are no sessions: say which column tells the visits apart.")
     if time not in TIMES:
-        raise TableError(f"time {time!r} is not known; {hint(time, TIMES)}.")
+        raise RequestError(f"time {time!r} is not known; {hint(time, TIMES)}.")
     design = make_design(
         participants,
         measured.participants,
@@ -136,7 +134,7 @@ def _time(sessions: np.ndarray, how: str) -> _Time:
     number = np.isfinite(numeric).all()
     if how == "number" and not number:
         odd = sessions[~np.isfinite(numeric)][0]
-        raise TableError(f"session {odd!r} is not a number: take sessions as categories.")
+        raise RequestError(f"session {odd!r} is not a number: take sessions as categories.")
     if number and how != "category":
         start = numeric.min()
         name = sessions[int(np.argmin(numeric))]
@@ -277,14 +275,22 @@ def _mixed(y, person, x, time, random_slope: bool) -> tuple[_Fitted | None, str 
         unit = time[:, 0] / max(np.abs(time[:, 0]).max(), 1e-300)
         slope = np.column_stack([np.ones(len(y)), unit])
     design = x / size
+    result, covariance, cause = None, None, "it does not converge"
     with warnings.catch_warnings():
         # A variance at its boundary is a result: participants do not differ.
         warnings.simplefilter("ignore")
-        try:
-            result = MixedLM((y - level) / scale, design, person, exog_re=slope).fit(reml=True)
-            covariance = np.asarray(result.cov_params())[: x.shape[1], : x.shape[1]]
-        except (np.linalg.LinAlgError, ValueError) as error:
-            return None, f"the mixed model cannot be fitted ({str(error).splitlines()[0]})"
+        # There the gradient is of no use, and a search without it is.
+        for search in (None, "powell"):
+            try:
+                model = MixedLM((y - level) / scale, design, person, exog_re=slope)
+                result = model.fit(reml=True, **({"method": [search]} if search else {}))
+                covariance = np.asarray(result.cov_params())[: x.shape[1], : x.shape[1]]
+            except (np.linalg.LinAlgError, ValueError) as error:
+                result, cause = None, str(error).splitlines()[0]
+            if result is not None and result.converged:
+                break
+    if result is None or covariance is None:
+        return None, f"the mixed model cannot be fitted ({cause})"
     variance = np.diag(covariance)
     if not result.converged or not (np.isfinite(variance).all() and (variance > 0).all()):
         return None, "the mixed model does not converge"

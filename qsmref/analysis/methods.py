@@ -10,3 +10,9 @@ FAMILIES = ("kind", "coverage", "all")
 UNITS = {"ppb": 1.0, "ppm": 1000.0}
 #: Smallest sizes of a group and of a sample that a test accepts.
 LEAST_PER_GROUP = 2
+#: Tests of a cohort: those of groups, and those over sessions.
+COHORT_TESTS = (*TESTS, "mixed", "paired")
+#: Sessions as numbers (time) or as categories.
+TIMES = ("auto", "number", "category")
+#: Differences for which sample sizes are given, ppb.
+POWER_DIFFERENCES = (5.0, 10.0, 20.0)

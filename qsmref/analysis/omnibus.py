@@ -20,7 +20,7 @@ from .families import adjust
 from .permutation import Permutations
 from .reference import REFERENCES
 from .statistics import group_labels
-from .tables import Measurements, TableError, hint, listed
+from .tables import Measurements, RequestError, TableError, hint, listed
 
 #: Smallest singular value of standardised contrasts, relative to the largest.
 _RANK = 1e-7
@@ -122,7 +122,7 @@ def omnibus_test(
     measured.one_scan_each()
     names = _regions(measured, regions)
     if base is not None and base not in names:
-        raise TableError(f"base {base!r} is not among the regions; {hint(base, names)}.")
+        raise RequestError(f"base {base!r} is not among the regions; {hint(base, names)}.")
     design = make_design(
         participants,
         measured.participants,
@@ -170,7 +170,7 @@ def _regions(measured: Measurements, regions: Sequence[str] | None) -> tuple[str
     names = tuple(regions) if regions else tuple(r for r in measured.alone if r not in REFERENCES)
     for name in names:
         if name not in measured.regions:
-            raise TableError(f"there is no region {name!r}; {hint(name, measured.regions)}.")
+            raise RequestError(f"there is no region {name!r}; {hint(name, measured.regions)}.")
     if len(names) < 2:
         raise TableError(f"an omnibus test needs two regions; there is {listed(names) or 'none'}.")
     return names

@@ -8,7 +8,7 @@ import pandas as pd
 from .families import adjust, family_codes, label_families
 from .outcomes import outcomes_of
 from .reference import REFERENCES
-from .tables import Measurements, TableError, hint, listed
+from .tables import Measurements, RequestError, TableError, hint, listed
 
 
 def paired_test(
@@ -83,18 +83,18 @@ def paired_values(
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
     """Scans of the first and of the second session, of participants that have both."""
     if measured.sessions is None:
-        raise TableError("there are no sessions: say which column tells the visits apart.")
+        raise RequestError("there are no sessions: say which column tells the visits apart.")
     present = sorted(set(measured.sessions))
     if sessions is None:
         if len(present) != 2:
-            raise TableError(
+            raise RequestError(
                 f"a paired test compares two sessions, and there are {len(present)} "
                 f"({listed(present)}): choose two."
             )
         sessions = (present[0], present[1])
     for name in sessions:
         if name not in present:
-            raise TableError(f"there is no session {name!r}; {hint(name, present)}.")
+            raise RequestError(f"there is no session {name!r}; {hint(name, present)}.")
     at = {
         key: k for k, key in enumerate(zip(measured.participants, measured.sessions, strict=True))
     }

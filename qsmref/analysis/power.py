@@ -9,7 +9,7 @@ import pandas as pd
 
 from .design import Design
 from .outcomes import Outcomes
-from .tables import TableError
+from .tables import RequestError
 
 #: No study has more participants than this in a group.
 _MOST = 1_000_000
@@ -63,9 +63,9 @@ def sample_size(
     from statsmodels.stats.power import TTestIndPower
 
     if not 0 < alpha < 1 or not alpha < power < 1:
-        raise TableError(f"power must lie between alpha and 1, got {power:g} at {alpha:g}.")
+        raise RequestError(f"power must lie between alpha and 1, got {power:g} at {alpha:g}.")
     if not differences or not all(np.isfinite(d) and d > 0 for d in differences):
-        raise TableError("the differences to be found must be positive numbers (ppb).")
+        raise RequestError("the differences to be found must be positive numbers (ppb).")
     place = design.place(outcomes.participants)
     outcomes = outcomes.scans(np.flatnonzero(place >= 0))
     codes = design.codes[place[place >= 0]]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .outcomes import Outcomes, outcomes_of
-from .tables import Measurements, TableError, listed
+from .tables import Measurements, RequestError, TableError, listed
 
 
 def reliability_table(
@@ -66,10 +66,10 @@ def reliability_table(
     doi:10.1177/096228029900800204.
     """
     if measured.sessions is None:
-        raise TableError("there are no sessions: say which column tells the visits apart.")
+        raise RequestError("there are no sessions: say which column tells the visits apart.")
     names = tuple(sessions) if sessions else tuple(sorted(set(measured.sessions)))
     if len(names) < 2:
-        raise TableError(f"reliability needs two sessions; there is {listed(names) or 'none'}.")
+        raise RequestError(f"reliability needs two sessions; there is {listed(names) or 'none'}.")
     keys = zip(measured.participants, measured.sessions, strict=True)
     at = {key: row for row, key in enumerate(keys)}
     people = [

@@ -14,7 +14,7 @@ from .families import adjust, family_codes, label_families
 from .methods import LEAST_PER_GROUP, TESTS
 from .outcomes import Outcomes, outcomes_of, outcomes_of_differences
 from .reference import REFERENCES
-from .tables import Measurements, TableError, hint, listed
+from .tables import Measurements, RequestError, TableError, hint, listed
 
 #: Columns after those of the groups, the same for every test.
 RESULT = ["difference", "ci_low", "ci_high", "t", "df", "p", "q_bh", "q_by"]
@@ -52,19 +52,19 @@ def choose_test(test: str, design: Design) -> str:
     Two groups are compared by Student's t test, more by ANOVA; with covariates by ANCOVA.
     """
     if test not in TESTS:
-        raise TableError(f"test {test!r} is not known; {hint(test, TESTS)}.")
+        raise RequestError(f"test {test!r} is not known; {hint(test, TESTS)}.")
     count, adjusted = len(design.groups), bool(design.covariate_names)
     if test == "auto":
         return "ancova" if adjusted else "student" if count == 2 else "anova"
     if test in ("student", "welch") and count != 2:
-        raise TableError(
+        raise RequestError(
             f"the {test} test compares two groups, and there are {count} ({listed(design.groups)}):"
             " choose two of them, or the test anova."
         )
     if adjusted and test in ("student", "welch", "anova"):
-        raise TableError(f"the {test} test takes no covariates: choose the test ancova.")
+        raise RequestError(f"the {test} test takes no covariates: choose the test ancova.")
     if test == "ancova" and not adjusted:
-        raise TableError("the test ancova needs covariates.")
+        raise RequestError("the test ancova needs covariates.")
     return test
 
 
@@ -163,7 +163,7 @@ def compare_groups(
     0     SN        CN    3       29.67  8.77  4.0
     """
     if not 0.5 <= confidence < 1:
-        raise TableError(f"confidence must lie between 0.5 and 1, got {confidence:g}.")
+        raise RequestError(f"confidence must lie between 0.5 and 1, got {confidence:g}.")
     outcomes = as_outcomes(differences, id_column)
     design = make_design(
         participants,

@@ -25,6 +25,10 @@ class TableError(ValueError):
     """A table that cannot be used; the message is the sentence for the user."""
 
 
+class RequestError(TableError):
+    """A name or number that was asked for and does not fit the table."""
+
+
 def listed(names: Iterable[object], most: int = 8) -> str:
     """Names with commas between them, cut after some.
 
@@ -51,7 +55,7 @@ def hint(name: str, known: Iterable[object]) -> str:
 def column(table: pd.DataFrame, name: str, what: str = "the table") -> pd.Series:
     """A column by name, or a TableError with the name that was probably meant."""
     if name not in table.columns:
-        raise TableError(f"{what} has no column {name!r}; {hint(name, table.columns)}.")
+        raise RequestError(f"{what} has no column {name!r}; {hint(name, table.columns)}.")
     if list(table.columns).count(name) > 1:
         raise TableError(f"{what} has the column {name!r} more than once.")
     return table[name]
@@ -137,7 +141,7 @@ class Measurements:
             raise ValueError(f"values have shape {self.values.shape}, expected {shape}")
         for name in self.references:
             if name not in self.regions:
-                raise TableError(f"reference {name!r} is no region; {hint(name, self.regions)}.")
+                raise RequestError(f"reference {name!r} is no region; {hint(name, self.regions)}.")
         if not self.pairs:
             object.__setattr__(self, "pairs", all_pairs(self.regions, self.references))
 
@@ -165,7 +169,7 @@ class Measurements:
         ids = pd.Series(self.participants)
         twice = ids[ids.duplicated()]
         if len(twice):
-            raise TableError(
+            raise RequestError(
                 f"{twice.iloc[0]} has {int((ids == twice.iloc[0]).sum())} sessions, and a "
                 "comparison of groups needs one value for each participant: choose a session, or "
                 "test the change over sessions."
@@ -239,7 +243,7 @@ def measurements(
     [[120.0, 100.0], [100.0, 100.0]]
     """
     if units not in UNITS:
-        raise TableError(f"unit {units!r} is not known; {hint(units, UNITS)}.")
+        raise RequestError(f"unit {units!r} is not known; {hint(units, UNITS)}.")
     if table.empty:
         raise TableError(f"{what} has no rows.")
     ids = texts(column(table, id_column, what))
@@ -253,7 +257,7 @@ def measurements(
             at = int(np.flatnonzero([s is None for s in sessions])[0])
             raise TableError(f"{what}: {ids[at]} has a row without {session_column}.")
     if (region_column is None) != (value_column is None):
-        raise TableError("a long table needs both the column of regions and that of values.")
+        raise RequestError("a long table needs both the column of regions and that of values.")
     if region_column is not None and value_column is not None:
         read = _long(table, ids, sessions, regions, references, region_column, value_column, what)
     else:
@@ -265,13 +269,13 @@ def _names(regions: Sequence[str], references: Sequence[str]) -> tuple[str, ...]
     names = tuple(regions) + tuple(r for r in references if r not in regions)
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise TableError(f"region {twice[0]!r} is asked for twice.")
+        raise RequestError(f"region {twice[0]!r} is asked for twice.")
     return names
 
 
 def _wide(table, ids, sessions, regions, references, what) -> Measurements:
     if not regions:
-        raise TableError("say which columns are regions.")
+        raise RequestError("say which columns are regions.")
     names = _names(regions, references)
     keys = list(ids) if sessions is None else list(zip(ids, sessions, strict=True))
     _refuse_twice(keys, what, sessions is not None)
@@ -289,7 +293,7 @@ def _long(
     names = _names(regions or [p for p in present if p not in references], references)
     for name in names:
         if name not in present:
-            raise TableError(f"{what} has no region {name!r}; {hint(name, present)}.")
+            raise RequestError(f"{what} has no region {name!r}; {hint(name, present)}.")
     value = numbers(column(table, value_column, what), f"{what}, column {value_column!r}", ids)
     wanted = np.array([c in names for c in cells])
     keys = list(zip(ids, sessions if sessions is not None else [None] * len(ids), strict=True))

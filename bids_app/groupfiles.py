@@ -1,0 +1,100 @@
+"""Tables of a cohort as files: TSV with a JSON sidecar each, and the page that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import qsmref
+from qsmref import files, tables
+from qsmref.analysis.cohort import Results
+from qsmref.analysis.columns import TITLES, describe, family_sentence
+from qsmref.analysis.statistics import group_labels
+
+
+def write_results(
+    results: Results, path_of: Callable[[str], Path], sources: Mapping[str, Any]
+) -> list[Path]:
+    """Write every table with its sidecar.
+
+    Parameters
+    ----------
+    results : Results
+        Of :func:`qsmref.analysis.cohort.analyse`.
+    path_of : callable
+        From the name of a table to its path (``.tsv``).
+    sources : mapping
+        What goes into every sidecar beside the columns.
+
+    Returns
+    -------
+    list of Path
+        The tables, in the order of :data:`qsmref.analysis.columns.TITLES`.
+    """
+    groups = tuple(results.facts.get("groups", {}))
+    labels = group_labels(groups)
+    written = []
+    for name, title in TITLES.items():
+        path = path_of(name)
+        sidecar = path.with_suffix(".json")
+        if name not in results.tables:
+            # What an earlier call left there is not of this one.
+            path.unlink(missing_ok=True)
+            sidecar.unlink(missing_ok=True)
+            continue
+        table = results.tables[name]
+        content = {"Description": title, **describe(name, table, groups, labels)}
+        content |= {**_facts(name, results.facts), **sources}
+        content["GeneratedBy"] = [{"Name": "qsmref", "Version": qsmref.__version__}]
+        tables.write_tsv(path, table)
+        files.write_json(sidecar, content)
+        written.append(path)
+    return written
+
+
+def _facts(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds for one table, in the spelling of sidecars."""
+    if name == "excluded":
+        return {}
+    content: dict[str, Any] = {"Groups": dict(facts.get("groups", {}))}
+    if facts.get("covariates"):
+        content["Covariates"] = list(facts["covariates"])
+    if "test" in facts and name in ("ttest", "specifications", "change"):
+        content["Test"] = facts["test"]
+        content["Confidence"] = facts.get("confidence", 0.95)
+    if name in ("ttest", "change"):
+        content["Family"] = family_sentence(facts["family"])
+    for key, title in (
+        ("permutations", "Permutations"),
+        ("seed", "RandomSeed"),
+        ("first_session", "FirstSession"),
+        ("random_slope", "RandomSlope"),
+    ):
+        if key in facts:
+            content[title] = facts[key]
+    if name in ("omnibus", "drivers"):
+        content["Regions"] = facts["omnibus_regions"]
+    return content
+
+
+def closing_words(results: Results) -> list[str]:
+    """What to say on the terminal: who is compared, and what was found in one line a result."""
+    sizes = results.facts.get("groups", {})
+    who = ", ".join(f"{n} {group}" for group, n in sizes.items())
+    lines = [f"{results.facts['n']} participants{f' ({who})' if who else ''}"]
+    if "ttest" in results.tables:
+        table = results.tables["ttest"]
+        pairs = table[table["reference"].notna()]
+        found = int((pairs["q_bh"] < 0.05).sum())
+        lines.append(
+            f"{found} of {int(pairs['p'].notna().sum())} differences with q (BH) below 0.05"
+        )
+    if "omnibus" in results.tables:
+        row = results.tables["omnibus"].iloc[0]
+        if row["p"] == row["p"]:
+            lines.append(
+                f"all differences at once: p = {row['p']:.3g}, by permutation "
+                f"{row['p_permutation']:.3g}"
+            )
+    return lines
