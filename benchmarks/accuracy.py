@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
@@ -25,8 +27,10 @@ _HEADER = (
     "CPU s: fit", "unwrap", "background", "inversion", "FFT pairs",
 )  # fmt: skip
 
-#: ppm, mm, mm: a source small enough to lie in the rim, and the depth that is the rim.
-SOURCE_PPM, SOURCE_MM, RIM_MM = 0.1, 1.2, 2.0
+#: ppm, mm, mm: a small source, and the depth that is the rim.
+SOURCE_PPM, SOURCE_MM, RIM_MM = 0.1, 2.5, 2.0
+#: Part of the magnitude that a source takes away where it is to be seen.
+DARKER = 0.3
 
 
 class Measurements:
@@ -87,41 +91,46 @@ def _rows(case: heads.Case, options) -> Iterator[Sequence[object]]:
 
 def run_rim(options) -> str:
     """Contrast that small sources within the outermost millimetres keep."""
-    chains = [
-        name for name in ("default", "thesis", "pdf, medi merit smv 5") if options.wants(name)
-    ]
-    parts = [
-        f"Balls of {SOURCE_MM:g} mm radius and {SOURCE_PPM:g} ppm, centred within {RIM_MM:g} mm of "
-        "the mask's edge and 12 mm apart; their field is added to the phase. The contrast is the "
-        "change of the map in the ball less that in the shell around it, over the change of the "
-        "truth alike. *Cut away* counts balls with no voxel left in the map.",
-    ]
-    header = ("head", "chain", "sources", "cut away", "median %", "5th percentile %", "95th %")
+    chains = [n for n in ("default", "thesis", "pdf, medi merit smv 5") if options.wants(n)]
+    text = (
+        f"Balls of {SOURCE_MM:g} mm radius and {SOURCE_PPM:g} ppm with their centres within "
+        f"{RIM_MM:g} mm of the mask's edge, at least 12 mm apart; their field is added to the "
+        f"phase. *Seen* balls are darker by {100 * DARKER:.0f} % in the magnitude, like iron; the "
+        "others are not to be seen there. The contrast is the change of the map in the part of the "
+        f"ball that lies within {RIM_MM:g} mm of the edge, less that in the shell around it, over "
+        "the change of the truth. *Cut away* counts balls with no such voxel left in the map."
+    )
+    header = (
+        "head", "chain", "in the magnitude", "sources", "cut away", "median %", "5th percentile %",
+        "95th %",
+    )  # fmt: skip
     rows = []
+    notes = []
     for name in options.heads_of(("analytic-1.5", "analytic-1x1x2")):
         try:
             case = heads.get(name, options.sources)
         except heads.Unavailable as reason:
-            parts.append(f"{name} not measured: {reason}.")
+            notes.append(f"{name} not measured: {reason}.")
             continue
         chi, places = rim_sources(case)
         field = forward_field(chi, case.voxel_size, case.b0_dir)
-        with threads(options.threads):
-            for chain in chains:
+        for chain, dark in itertools.product(chains, (DARKER, 0.0)):
+            dimmed = case.magnitude * (1 - np.float32(dark) * (chi > 0)[..., None])
+            plain = replace(case, magnitude=dimmed)
+            with threads(options.threads):
                 maps = [
                     reconstruct(CHAINS[chain], c, measure(CHAINS[chain], c, Clock()), Clock())
-                    for c in (case, case.with_sources(chi, field))
+                    for c in (plain, plain.with_sources(chi, field))
                 ]
-                change = maps[1].chi - maps[0].chi
-                found, lost = contrasts(change, chi, places, maps[1].mask, case.voxel_size)
-                spread = np.percentile(100 * found, (50, 5, 95)) if found.size else (None,) * 3
-                rows.append((name, chain, len(places), lost, *map(_number, spread)))
-                options.say(table(header, rows[-1:]))
-    return "\n\n".join([*parts, table(header, rows)])
-
-
-def _number(value) -> float | None:
-    return None if value is None else float(value)
+            change = maps[1].chi - maps[0].chi
+            found, lost = contrasts(change, chi, places, maps[1].mask, case)
+            spread = [None] * 3
+            if found.size:
+                spread = [float(v) for v in np.percentile(100 * found, (50, 5, 95))]
+            seen = "seen" if dark else "not seen"
+            rows.append((name, chain, seen, len(places), lost, *spread))
+            options.say(table(header, rows[-1:]))
+    return "\n\n".join([text, table(header, rows), *notes])
 
 
 def rim_sources(case: heads.Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -135,22 +144,24 @@ def rim_sources(case: heads.Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray
             chosen.append(place)
         if len(chosen) == 120:
             break
-    near = np.ones(case.mask.shape, bool)
-    near[tuple(np.transpose(chosen))] = False
-    distance = ndimage.distance_transform_edt(near, sampling=case.voxel_size)
+    empty = np.ones(case.mask.shape, bool)
+    empty[tuple(np.transpose(chosen))] = False
+    distance = ndimage.distance_transform_edt(empty, sampling=case.voxel_size)
     chi = np.where((distance <= SOURCE_MM) & case.mask, SOURCE_PPM, 0).astype(np.float32)
     return chi, np.array(chosen)
 
 
-def contrasts(change, chi, places, kept, voxel_size) -> tuple[np.ndarray, int]:
+def contrasts(change, chi, places, kept, case: heads.Case) -> tuple[np.ndarray, int]:
     """Part of each ball's contrast that a map shows, and how many balls it has not."""
-    reach = np.ceil(6 / np.asarray(voxel_size)).astype(int)
+    depth = ndimage.distance_transform_edt(case.mask, sampling=case.voxel_size)
+    reach = np.ceil((SOURCE_MM + 5) / np.asarray(case.voxel_size)).astype(int)
     found, lost = [], 0
     for place in places:
         window = tuple(slice(max(0, p - r), p + r + 1) for p, r in zip(place, reach, strict=True))
-        ball = (chi[window] > 0) & kept[window]
-        distance = ndimage.distance_transform_edt(chi[window] == 0, sampling=voxel_size)
-        shell = (distance > 2) & (distance <= 5) & kept[window]
+        inside = (chi[window] > 0) & kept[window]
+        ball = inside & (depth[window] <= RIM_MM)
+        distance = ndimage.distance_transform_edt(chi[window] == 0, sampling=case.voxel_size)
+        shell = (distance > 1) & (distance <= 4) & kept[window]
         if not ball.any() or not shell.any():
             lost += 1
             continue

@@ -9,12 +9,15 @@ receiver and (in two of four) an oblique B0 come with it.
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+
+import qsmref
 
 #: Nuclei between whose means differences are scored; `Case.regions` holds 1 + their place here.
 NUCLEI = ("CN", "PU", "GP", "TH", "RN", "SN", "DN")
@@ -258,9 +261,18 @@ HEADS: dict[str, tuple[str, Callable[[Sources], Case]]] = {
 ACCURACY = tuple(HEADS)[:6]
 
 
+def cached(name: str, sources: Sources) -> Path:
+    """Where a head is kept: another file when the code that makes heads has changed."""
+    package = Path(qsmref.__file__).parent
+    makers = [Path(__file__), package / "reconstruction" / "dipole.py"]
+    makers += sorted((package / "phantom").glob("*.py"))
+    digest = hashlib.sha256(b"".join(maker.read_bytes() for maker in makers)).hexdigest()
+    return sources.cache / f"{name}-{digest[:8]}.npz"
+
+
 def get(name: str, sources: Sources) -> Case:
     """A head, from the cache when it has been made before."""
-    path = sources.cache / f"{name}.npz"
+    path = cached(name, sources)
     if not path.is_file():
         HEADS[name][1](sources).save(path)
     return Case.load(path)

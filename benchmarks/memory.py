@@ -32,7 +32,7 @@ def run(options) -> str:
             if not options.wants(chain):
                 continue
             command = [sys.executable, "-m", "benchmarks.memory"]
-            command += [str(options.sources.cache / f"{name}.npz"), chain, str(options.threads)]
+            command += [str(heads.cached(name, options.sources)), chain, str(options.threads)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
             m = json.loads(done.stdout.splitlines()[-1])
             mebi, volume, before = 2**20, m["volume"], m["before"]
