@@ -120,13 +120,20 @@ def write_dataset_files(
         description = _description(output_dir, bids_dir, links)
         _write_if_changed(output_dir / "dataset_description.json", _json(description))
         _write_if_changed(output_dir / ".bidsignore", _ignored(output_dir, prefixes))
-        rows = "".join(f"desc-{desc}\t{text}\n" for desc, text in _DESCRIPTIONS.items())
-        _write_if_changed(output_dir / "descriptions.tsv", "desc_id\tdescription\n" + rows)
+        _write_if_changed(output_dir / "descriptions.tsv", _descriptions())
         if not (output_dir / "README.md").exists():
             text = _README.format(version=qsmref.__version__)
             files.write_text(output_dir / "README.md", text)
         files.write_text(output_dir / "logs" / "settings.toml", settings.to_toml())
         write_citation(output_dir, methods)
+
+
+def _descriptions() -> str:
+    """The table of all ``desc`` that either level writes."""
+    from qsmref.analysis.columns import TITLES
+
+    rows = {**_DESCRIPTIONS, **TITLES}.items()
+    return "desc_id\tdescription\n" + "".join(f"desc-{desc}\t{text}\n" for desc, text in rows)
 
 
 def _ignored(output_dir: Path, prefixes: Sequence[str]) -> str:

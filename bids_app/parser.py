@@ -15,7 +15,7 @@ import qsmref
 from qsmref.settings import GROUPS, PRESETS, Settings
 
 #: What ``analysis_level`` may be.
-LEVELS = ("participant",)
+LEVELS = ("participant", "group")
 
 _EPILOG = """\
 exit status: 0 all done; 1 some participants failed; 2 usage; 16 the dataset fails validation;
@@ -97,7 +97,10 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("bids_dir", type=Path, metavar="BIDS_DIR", help="the BIDS dataset")
     parser.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="folder for results")
     parser.add_argument(
-        "analysis_level", choices=LEVELS, help="participant: maps and tables of each participant"
+        "analysis_level",
+        choices=LEVELS,
+        help="participant: maps and tables of each participant; group: comparison of participants "
+        "that have their tables in OUTPUT_DIR",
     )
     parser.add_argument(
         "--version", action="version", version=f"qsmref {qsmref.__version__}", help="and stop"
@@ -130,8 +133,8 @@ def _arguments(item: Field) -> dict[str, Any]:
     arguments["metavar"] = data["metavar"]
     if data["choices"]:
         arguments["choices"] = data["choices"]
-    if kind in ("list", "pairs", "parameters"):
-        convert = {"list": str, "pairs": _pair, "parameters": _parameter}[kind]
+    if kind in ("list", "numbers", "pairs", "parameters"):
+        convert = {"list": str, "numbers": float, "pairs": _pair, "parameters": _parameter}[kind]
         return {**arguments, "nargs": "+", "action": "extend", "type": convert}
     if kind == "range":
         return {**arguments, "nargs": 2, "type": float}

@@ -74,8 +74,17 @@ def _participant_level(command: Command) -> tuple[int, int, list[Problem]]:
     return _process(command, runs, problems, subjects)
 
 
+def _group_level(command: Command) -> tuple[int, int, list[Problem]]:
+    """The same for the group: compared participants stand for finished ones."""
+    from .group import group_level
+
+    if not command.settings.dry_run:
+        _check_output(command.output_dir)
+    return group_level(command.bids_dir, command.output_dir, command.settings)
+
+
 #: From the level of the analysis to what it does.
-_LEVELS = {"participant": _participant_level}
+_LEVELS = {"participant": _participant_level, "group": _group_level}
 
 
 def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]]:

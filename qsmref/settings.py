@@ -10,10 +10,13 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from .analysis import methods as statistics
+from .options import checked, plain
+from .options import option as _option
 from .reconstruction import methods
 
 #: What a preset changes with respect to the defaults.
@@ -33,36 +36,10 @@ GROUPS = {
     "phase": "What the stored phase means",
     "reconstruction": "From echoes to the map",
     "regions": "Regions and references",
+    "group": "Comparing participants (level group)",
     "performance": "Performance",
     "run": "Running",
 }
-
-
-def _option(
-    default: Any,
-    group: str,
-    text: str,
-    kind: str = "text",
-    flags: tuple[str, ...] = (),
-    choices: tuple = (),
-    metavar: str | tuple[str, ...] | None = None,
-    unit: str = "",
-    low: float | None = None,
-) -> Any:
-    """Field with all that the parser, the TOML reader and the documentation need to know."""
-    metadata = {
-        "group": group,
-        "help": text,
-        "kind": kind,
-        "flags": flags,
-        "choices": choices,
-        "metavar": metavar,
-        "unit": unit,
-        "low": low,
-    }
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -228,6 +205,79 @@ class Settings:
         metavar="NAME",
     )
 
+    # Comparing participants
+    group_column: str | None = _option(
+        None, "group", "column of participants.tsv with the groups", metavar="NAME"
+    )
+    groups: tuple[str, ...] = _option(
+        (),
+        "group",
+        "groups to compare, the first minus the second (default: all, by the alphabet)",
+        "list",
+        metavar="LABEL",
+    )
+    covariates: tuple[str, ...] = _option(
+        (),
+        "group",
+        "columns of participants.tsv to adjust for: numbers, or categories if they are texts or "
+        "written C(NAME)",
+        "list",
+        metavar="NAME",
+    )
+    test: str = _option(
+        "auto",
+        "group",
+        "test of the differences; auto: student for two groups, anova for more, ancova with "
+        "covariates, mixed when participants have several sessions",
+        choices=statistics.COHORT_TESTS,
+    )
+    family: str = _option(
+        "kind",
+        "group",
+        "tests that are corrected together; kind: regions alone, pairs, and each reference apart",
+        choices=statistics.FAMILIES,
+    )
+    permutations: int = _option(
+        10_000, "group", "permutations of the groups", "integer", metavar="N", low=1
+    )
+    omnibus_regions: tuple[str, ...] = _option(
+        (),
+        "group",
+        "regions of the test of all differences at once (default: both sides together, and "
+        "regions without a side, tissues apart)",
+        "list",
+        metavar="NAME",
+    )
+    equivalence_margin: float = _option(
+        5.0,
+        "group",
+        "difference of a reference between groups that counts as none",
+        "number",
+        metavar="PPB",
+        unit="ppb",
+        low=1e-9,
+    )
+    power_differences: tuple[float, ...] = _option(
+        statistics.POWER_DIFFERENCES,
+        "group",
+        "differences for which sample sizes are given (ppb; default: 5 10 20)",
+        "numbers",
+        metavar="PPB",
+    )
+    session_time: str = _option(
+        "auto",
+        "group",
+        "sessions as times (change per unit) or as categories (change from the first); auto: times "
+        "if all are numbers",
+        choices=statistics.TIMES,
+    )
+    random_slope: bool = _option(
+        False,
+        "group",
+        "let participants differ in their change, with three sessions or more",
+        "switch",
+    )
+
     # Performance
     nprocs: int | None = _option(
         None,
@@ -305,7 +355,7 @@ class Settings:
 
     def __post_init__(self):
         for item in fields(self):
-            value = _checked(item, getattr(self, item.name))
+            value = checked(item, getattr(self, item.name))
             object.__setattr__(self, item.name, value)
         strip = {"participant_label": "sub-", "session_label": "ses-"}
         for name, prefix in strip.items():
@@ -361,7 +411,7 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """Options that have a value, in types that TOML and JSON know."""
-        return {name: _plain(v) for name, v in asdict(self).items() if v is not None}
+        return {name: plain(v) for name, v in asdict(self).items() if v is not None}
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -380,97 +430,3 @@ def _check_names(names: Mapping[str, Any]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"there is no option {name!r}{hint}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return value
-
-
-def _checked(item: Field, value: Any) -> Any:
-    """`value` in the type of its field, or a ValueError that names the option."""
-    kind, name = item.metadata["kind"], item.name.replace("_", "-")
-    if value is None:
-        if item.default is None:
-            return None
-        raise ValueError(f"{name} must have a value")
-    try:
-        value = CONVERT[kind](value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be {EXPECTED[kind]}, got {value!r}") from error
-    choices, low = item.metadata["choices"], item.metadata["low"]
-    if choices and value not in choices:
-        given = ", ".join(str(c) for c in choices)
-        raise ValueError(f"{name} must be one of {given}, got {value!r}")
-    if low is not None and value < low:
-        raise ValueError(f"{name} must be at least {low:g}, got {value!r}")
-    return value
-
-
-def _exactly(*types: type):
-    def convert(value):
-        # bool is an int in Python; here it is a mistake.
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise TypeError
-        return types[-1](value)
-
-    return convert
-
-
-def _strings(value) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(v, str) and v for v in value):
-        raise TypeError
-    return tuple(value)
-
-
-def _range(value) -> tuple[float, float]:
-    low, high = (_exactly(int, float)(v) for v in value)
-    return low, high
-
-
-def _pairs(value) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise TypeError
-    return {str(k): str(_exactly(Path, str)(v)) for k, v in value.items()}
-
-
-def _parameters(value) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError
-    return {str(k): tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-
-
-#: From a kind of option to the function that makes its value.
-CONVERT = {
-    "text": _exactly(str),
-    "list": _strings,
-    "path": _exactly(str, Path),
-    "switch": _exactly(bool),
-    "integer": _exactly(int),
-    "count": _exactly(int),
-    "number": _exactly(int, float),
-    "memory": _exactly(int, float),
-    "range": _range,
-    "pairs": _pairs,
-    "parameters": _parameters,
-}
-
-#: From a kind of option to what a value should have been.
-EXPECTED = {
-    "text": "a text",
-    "list": "a list of texts",
-    "path": "a path",
-    "switch": "true or false",
-    "integer": "a whole number",
-    "count": "a whole number",
-    "number": "a number",
-    "memory": "a number (GB)",
-    "range": "two numbers",
-    "pairs": "a table of names and paths",
-    "parameters": "a table of names and values",
-}

@@ -139,10 +139,20 @@ def test_wrong_command_lines_end_with_usage(bids, capsys, flags, words):
     assert words in capsys.readouterr().err
 
 
-def test_group_level_is_not_offered(bids):
+def test_the_levels_are_those_of_a_bids_app(bids):
+    for level in ("participant", "group"):
+        assert parser.parse_args([str(bids / "bids"), str(bids / "out"), level]).level == level
     with pytest.raises(SystemExit) as end:
-        parser.parse_args([str(bids / "bids"), str(bids / "out"), "group"])
+        parser.parse_args([str(bids / "bids"), str(bids / "out"), "session"])
     assert end.value.code == 2
+
+
+def test_numbers_of_the_group_level(bids, capsys):
+    start = [str(bids / "bids"), str(bids / "out"), "group", "--power-differences"]
+    assert parser.parse_args([*start, "5", "7.5"]).settings.power_differences == (5.0, 7.5)
+    with pytest.raises(SystemExit):
+        parser.parse_args([*start, "-5"])
+    assert "a list of positive numbers" in capsys.readouterr().err
 
 
 def test_every_option_has_a_flag_and_a_help():

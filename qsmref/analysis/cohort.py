@@ -42,6 +42,8 @@ class Plan:
     power_differences: tuple[float, ...] = POWER_DIFFERENCES
     #: Regions of the omnibus test; empty for all that are no references.
     omnibus_regions: tuple[str, ...] = ()
+    #: Whether somebody asked for these: only then is it an error when they cannot be tested.
+    omnibus_asked: bool = True
     time: str = "auto"
     random_slope: bool = False
     id_column: str = "participant_id"
@@ -160,7 +162,7 @@ def _between(
             **common,
         )
     except TableError as error:
-        if plan.omnibus_regions:
+        if plan.omnibus_regions and plan.omnibus_asked:
             raise
         results.notes.append(f"There is no omnibus test: {error}")
     else:

@@ -1,0 +1,274 @@
+"""The group level: from the tables of all participants to what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qsmref import files
+from qsmref.analysis import differential_table
+from qsmref.analysis import reference as reference_columns
+from qsmref.analysis import regions as region_columns
+from qsmref.analysis.cohort import Plan, Results, analyse, omnibus_names
+from qsmref.analysis.reference import REFERENCES
+from qsmref.analysis.tables import Measurements, RequestError, TableError, column, texts
+from qsmref.index import read_filters
+from qsmref.problems import DataError, ExitCode, Problem
+from qsmref.settings import Settings
+from qsmref.tables import read_cells
+
+from .collect import (
+    ENTITY_COLUMNS,
+    Joined,
+    Scan,
+    find_scans,
+    join_tables,
+    read_coverage,
+    reduce_runs,
+    select,
+)
+from .dataset import read_status
+from .groupfiles import closing_words, write_results
+from .grouppage import write_pages
+
+#: Where the results of the level are.
+FOLDER = "group"
+_ID = "participant_id"
+
+
+def group_level(
+    bids_dir: Path, output_dir: Path, settings: Settings
+) -> tuple[int, int, list[Problem]]:
+    """Compare the participants that have tables in the folder of results.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Dataset with ``participants.tsv``.
+    output_dir : Path
+        Results of the level participant, and of this one.
+    settings : Settings
+        All options.
+
+    Returns
+    -------
+    compared, asked, problems
+        Numbers of participants; the problems of those whose tables cannot be read.
+
+    Raises
+    ------
+    DataError
+        No tables, no ``participants.tsv``, or what the statistics cannot be made of.
+    """
+    if settings.reports_only or settings.boilerplate_only:
+        raise DataError(
+            "--reports-only and --boilerplate-only belong to the level participant.",
+            ExitCode.USAGE,
+        )
+    filters = read_filters(settings.bids_filter_file).get("chimap", {})
+    atlases = find_scans(output_dir) if output_dir.is_dir() else {}
+    if not atlases:
+        raise DataError(
+            f"{output_dir} has no tables of regions; run the level participant first, with "
+            "regions (-d NAME=PATH).",
+            ExitCode.MISSING_INPUT,
+        )
+    people = _people(bids_dir, settings)
+    cohorts, compared, asked, problems = {}, set(), set(), []
+    for atlas, found in atlases.items():
+        scans = select(found, settings.participant_label, settings.session_label, filters)
+        if not scans:
+            raise DataError(
+                f"The filters match none of the {len(found)} tables of the atlas {atlas}.",
+                ExitCode.NO_MATCH,
+            )
+        print(f"qsmref: atlas {atlas}: {len(scans)} tables", flush=True)
+        if settings.dry_run:
+            compared |= {scan.participant for scan in scans}
+            asked |= compared
+            continue
+        results, unread = _compare(atlas, scans, people, output_dir, settings)
+        cohorts[atlas] = results
+        compared |= set(results.participants)
+        asked |= {scan.participant for scan in scans}
+        problems += unread
+        for line in [*results.notes, *closing_words(results)]:
+            print(f"qsmref: atlas {atlas}: {line}", flush=True)
+    if not settings.dry_run:
+        write_pages(output_dir / "group.html", "Comparison of participants", cohorts)
+        files.write_text(output_dir / "logs" / "settings-group.toml", settings.to_toml())
+    return len(compared), len(asked), problems
+
+
+def _people(bids_dir: Path, settings: Settings) -> pd.DataFrame | None:
+    """participants.tsv, None when it is not needed."""
+    if settings.group_column is None and not settings.covariates:
+        return None
+    path = bids_dir / "participants.tsv"
+    if not path.is_file():
+        raise DataError(
+            f"{bids_dir} has no participants.tsv, which --group-column and --covariates need.",
+            ExitCode.MISSING_INPUT,
+        )
+    people = read_cells(path)
+    try:
+        names = texts(column(people, _ID, path.name))
+    except TableError as error:
+        raise DataError(str(error)) from error
+    # BIDS wants the prefix; tables made by hand lack it at times.
+    people[_ID] = [n if n is None or n.startswith("sub-") else f"sub-{n}" for n in names]
+    return people
+
+
+def _compare(
+    atlas: str,
+    scans: Sequence[Scan],
+    people: pd.DataFrame | None,
+    output_dir: Path,
+    settings: Settings,
+) -> tuple[Results, list[Problem]]:
+    """Join the tables of one atlas, and make and write all tables of the cohort."""
+    folder = output_dir / FOLDER
+
+    def path_of(desc: str) -> Path:
+        return folder / f"atlas-{atlas}_desc-{desc}_Chimap.tsv"
+
+    try:
+        labels = _labels(people, settings)
+        joined = join_tables(scans, labels, path_of("roi"), path_of("differential"))
+        _describe_joined(path_of, joined)
+        measured, notes = _measured(joined, settings)
+        plan = _plan(joined, measured, settings)
+        results = analyse(measured, _missing_are_told(people, measured, settings), plan)
+    except RequestError as error:
+        raise DataError(str(error), ExitCode.USAGE) from error
+    except TableError as error:
+        raise DataError(str(error)) from error
+    results.notes[:0] = notes
+    _say_why(results, joined, output_dir)
+    sources = {"Sources": [f"bids::{FOLDER}/{path_of('roi').name}"]}
+    write_results(results, path_of, sources)
+    problems = [
+        Problem(who.removeprefix("sub-"), why, ExitCode.BAD_DATA, "tables")
+        for who, why in joined.unread
+    ]
+    return results, problems
+
+
+def _labels(people: pd.DataFrame | None, settings: Settings) -> dict[str, str]:
+    """Group of each participant, for the joined tables."""
+    if people is None or settings.group_column is None:
+        return {}
+    groups = texts(column(people, settings.group_column, "participants.tsv"))
+    pairs = zip(people[_ID], groups, strict=True)
+    return {who: " ".join(group.split()) for who, group in pairs if who and group}
+
+
+def _missing_are_told(
+    people: pd.DataFrame | None, measured: Measurements, settings: Settings
+) -> pd.DataFrame | None:
+    """participants.tsv, cut to those that were asked for."""
+    if people is None or not settings.participant_label:
+        return people
+    asked = {f"sub-{label}" for label in settings.participant_label}
+    return people[people[_ID].isin(asked | set(measured.participants))].reset_index(drop=True)
+
+
+def _describe_joined(path_of, joined: Joined) -> None:
+    """Sidecars of the joined tables."""
+    scan = {_ID: {"Description": "Participant"}}
+    scan |= {c: {"Description": f"Entity {e} of the run"} for e, c in ENTITY_COLUMNS.items()}
+    scan["group"] = {"Description": "Group of the participant; n/a without one"}
+    columns = {"roi": region_columns.COLUMNS, "differential": reference_columns.COLUMNS}
+    used = {ENTITY_COLUMNS[e] for s in joined.scans for e in s.entities if e in ENTITY_COLUMNS}
+    kept = {c: v for c, v in scan.items() if c in used | {_ID, "group"}}
+    for desc, described in columns.items():
+        files.write_json(path_of(desc).with_suffix(".json"), {**kept, **described})
+
+
+def _measured(joined: Joined, settings: Settings) -> tuple[Measurements, list[str]]:
+    """Means of the regions, one row a participant and session, at every coverage."""
+    names = tuple(joined.regions["name"])
+    covers = {(0.0, 0.0): joined.means}
+    for cover, means in sorted(read_coverage(joined.scans, names).items()):
+        # The whole mask is that of the table of regions.
+        covers.setdefault(cover, means)
+    values = np.stack(list(covers.values()), axis=1)
+    participants, sessions, values, notes = reduce_runs(joined.scans, values)
+    given = settings.references or tuple(r for r in REFERENCES if r in names)
+    try:
+        pairs = differential_table(joined.regions, given)[["region", "reference"]]
+    except ValueError as error:
+        raise DataError(f"--references: {error}", ExitCode.USAGE) from error
+    measured = Measurements(
+        participants,
+        values,
+        names,
+        tuple(given),
+        tuple(covers),
+        sessions,
+        tuple(pairs.itertuples(index=False, name=None)),
+    )
+    lost = int((~np.isfinite(joined.means)).sum())
+    if lost:
+        notes.append(
+            f"{lost} values are missing, of regions that lie outside a mask or are not labelled."
+        )
+    return measured, notes
+
+
+def _plan(joined: Joined, measured: Measurements, settings: Settings) -> Plan:
+    regions = settings.omnibus_regions or tuple(
+        name
+        for name in omnibus_names(joined.regions["name"], joined.regions["hemisphere"])
+        if name not in measured.references
+    )
+    plan = Plan(
+        group_column=settings.group_column,
+        groups=settings.groups,
+        covariates=settings.covariates,
+        test=settings.test,
+        family=settings.family,
+        permutations=settings.permutations,
+        seed=settings.random_seed or 0,
+        margin=settings.equivalence_margin,
+        power_differences=settings.power_differences,
+        omnibus_regions=regions if len(regions) > 1 else (),
+        time=settings.session_time,
+        random_slope=settings.random_slope,
+        id_column=_ID,
+    )
+    return plan if settings.omnibus_regions else replace(plan, omnibus_asked=False)
+
+
+def _say_why(results: Results, joined: Joined, output_dir: Path) -> None:
+    """Put the reason into the table of those left out, where the run of the participant knows."""
+    table = results.tables["excluded"]
+    unread = dict(joined.unread)
+    reasons = []
+    for who, why in zip(table[_ID], table["reason"], strict=True):
+        if why == "has no values":
+            why = unread.get(who) or _failure(output_dir, who) or "has no table of regions"
+        reasons.append(why)
+    listed = set(table[_ID])
+    extra: list[dict[str, Any]] = [
+        {_ID: who, "analysis": "all", "reason": why}
+        for who, why in unread.items()
+        if who not in listed
+    ]
+    table = pd.concat([table.assign(reason=reasons), pd.DataFrame(extra)], ignore_index=True)
+    results.tables["excluded"] = table
+
+
+def _failure(output_dir: Path, participant: str) -> str | None:
+    """What went wrong with a participant, as the level participant has recorded it."""
+    status: Mapping[str, Any] = read_status(output_dir, participant.removeprefix("sub-"))
+    problems = [Problem.from_dict(p) for p in status.get("problems", [])]
+    if not problems:
+        return None
+    return f"{problems[0].step}: {' '.join(problems[0].sentence.split())}"
