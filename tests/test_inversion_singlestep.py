@@ -5,6 +5,8 @@ import pytest
 from inversion_cases import ANISOTROPIC, ISOTROPIC, OBLIQUE, ellipsoid, make_case, options
 
 from qsmref.reconstruction import invert
+from qsmref.reconstruction.inversion import RADIANS_PER_PPM
+from qsmref.reconstruction.singlestep import MOST_LAMBDA
 
 
 @pytest.mark.parametrize(("grid", "b0_dir"), [(ISOTROPIC, OBLIQUE), (ANISOTROPIC, (0, 0, 1))])
@@ -58,3 +60,29 @@ def test_single_step_says_which_sphere_serves_which_voxel():
     assert info["iterations"] == 1
     # Mask, field and squared noise of four radii, and a pair for the map and each sphere in use.
     assert info["fft_count"] == 2 * 3 * 4 + 2 * (1 + 3)
+
+
+def test_lambda_follows_from_the_noise():
+    case = make_case(*ANISOTROPIC)
+
+    def used(noise, **changes):
+        given = {**options(case), "noise": noise, **changes}
+        info = invert(case.total, case.mask, case.size, **given, iterations=1)[2]
+        return info["lambda_used"], info["typical_noise"]
+
+    loud = 40 * case.noise
+    once, typical = used(loud, gradient_noise=0.0)
+    # The noise of the filtered field, rad: that of the voxel and a little of its neighbours'.
+    expected = np.mean(1 / loud[case.mask]) ** -1 * RADIANS_PER_PPM
+    assert expected < typical < 1.2 * expected
+    twice, _ = used(2 * loud, gradient_noise=0.0)
+    assert twice == pytest.approx(once / 4, rel=1e-3)
+    # In ppm it is the same noise at any echo spacing, and lambda times the spacing the same weight.
+    spaced, _ = used(loud, gradient_noise=0.0, radians_per_ppm=2 * RADIANS_PER_PPM)
+    assert spaced == pytest.approx(once / 2, rel=1e-3)
+    # Steep fields add to the noise.
+    assert used(loud)[0] < once
+    # Nothing known of the noise, or next to none: the most there is.
+    assert used(None)[0] == used(1e-6 * case.noise, gradient_noise=0.0)[0] == MOST_LAMBDA
+    assert used(None)[1] is None
+    assert used(loud, lambda_=123.0)[0] == 123.0
