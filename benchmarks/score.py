@@ -38,11 +38,12 @@ def score(chi: np.ndarray, kept: np.ndarray, case: Case) -> dict[str, float]:
         pairs(region_means(chi, inside, case.regions))
         - pairs(region_means(case.chi, inside, case.regions))
     )
+    errors = errors[np.isfinite(errors)]
     return {
         "kept": np.count_nonzero(inside) / np.count_nonzero(case.mask),
         "nrmse": 100 * np.linalg.norm(a - b) / np.linalg.norm(b),
         "slope": float(a @ b / (b @ b)),
         "offset": 1e3 * float(offset),
-        "pair_mean": float(np.nanmean(errors)),
-        "pair_max": float(np.nanmax(errors)),
+        "pair_mean": float(errors.mean()) if errors.size else np.nan,
+        "pair_max": float(errors.max()) if errors.size else np.nan,
     }

@@ -127,7 +127,7 @@ def edges(magnitude, mask, voxel_size, fraction=0.9):
     count = fraction * mask.sum()
     while np.sum(steps > threshold) > count:
         threshold *= 1.05
-    while np.sum(steps > threshold) < count:
+    while np.sum(steps > threshold) < min(count, np.sum(steps > 0)):
         threshold *= 0.95
     return steps <= threshold
 
