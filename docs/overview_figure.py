@@ -1,6 +1,6 @@
 """Draws the picture at the head of the README from the output of ``make demo``.
 
-    python docs/overview_figure.py demo docs/_static/overview.png
+python docs/overview_figure.py demo docs/_static/overview.png
 """
 
 import sys
