@@ -1,11 +1,9 @@
 """Projection onto dipole fields: what it removes, what it takes too much, when it stops."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from background_cases import background, ball, interior_harmonic, relative, sphere_field
+from locations import find
 
 from qsmref.reconstruction import remove_background
 from qsmref.reconstruction.crop import bounding_box
@@ -175,11 +173,7 @@ def test_zero_field_stays_zero():
 
 
 def _reference():
-    root = Path(os.environ.get("QSMREF_TEST_DATA", "."))
-    for folder in (root, root / "bench", root.parent / "bench"):
-        if (folder / "medi-reference" / "pdf-local_rad.nii.gz").is_file():
-            return folder / "medi-reference"
-    return None
+    return find("bench", "medi-reference")
 
 
 @pytest.mark.data

@@ -1,11 +1,9 @@
 """Field maps of real acquisitions, and parity with another toolbox's (QSMREF_TEST_DATA)."""
 
-import os
-from pathlib import Path
-
 import nibabel as nib
 import numpy as np
 import pytest
+from locations import find
 from scipy import ndimage
 
 from qsmref.images import b0_direction, voxel_size
@@ -19,11 +17,7 @@ pytestmark = pytest.mark.data
 
 
 def _folder(name):
-    root = Path(os.environ.get("QSMREF_TEST_DATA", "."))
-    for base in (root, root / "data", root / "bench", root.parent / "bench"):
-        if (base / name).is_dir():
-            return base / name
-    return None
+    return find("data", name) or find("bench", name)
 
 
 def needs(name):

@@ -51,7 +51,7 @@ def single_step(
     edge_fraction: float = 1.5,
     gradient_noise: float = 0.05,
     merit: bool = True,
-    iterations: int = 80,
+    iterations: int = 60,
     padding_mm: float = 20.0,
 ) -> Result:
     """Susceptibility from the total field.
@@ -75,7 +75,7 @@ def single_step(
     edge_fraction : float
         Part of the voxels that are edges, see :func:`qsmref.reconstruction.gradient.edge_mask`.
     merit : bool
-        Lower the weight of voxels that do not fit the model, at iterations 20, 40 and 60.
+        Lower the weight of voxels that do not fit the model, at iterations 20 and 40.
     iterations : int
         Of the alternating direction method.
     padding_mm : float
@@ -96,6 +96,7 @@ def single_step(
     Chatnuntawech et al. 2017, doi:10.1002/nbm.3570; Liu et al. 2013, doi:10.1002/mrm.24272
     (MERIT).
     """
+    _check_options(lambda_, iterations)
     radii = sorted(float(r) for r in np.atleast_1d(radii))
     if not radii or radii[0] <= 0:
         raise ValueError(f"radii must be positive lengths in mm, got {radii}")
@@ -133,7 +134,7 @@ def single_step(
     chi, done = _solve(
         work, inside, kernels, shell, data, weight, magnitude, edge_fraction, lambda_,
         # Measured: these settle region differences soonest for filtered kernels.
-        (60 * np.sqrt(lambda_ / 1000), 0.3 * lambda_), merit, iterations,
+        (60 * np.sqrt(lambda_ / 1e4), 0.2 * lambda_), merit, iterations,
     )  # fmt: skip
     counts = {f"{radii[i]:g}": int(np.count_nonzero(shell == n + 1)) for n, i in enumerate(used)}
     done |= {"lambda_used": float(lambda_), "typical_noise": typical if noise is not None else None}
@@ -166,6 +167,7 @@ def total_variation(
     ----------
     Bilgic et al. 2014, doi:10.1002/mrm.25029.
     """
+    _check_options(lambda_, iterations)
     work = Grid(mask, voxel_size, padding_mm)
     inside, local, spread, known = phase_units(work, field, mask, noise, radians_per_ppm)
     weight = np.zeros_like(local)
@@ -176,6 +178,13 @@ def total_variation(
         lambda_, (20 * np.sqrt(lambda_ / 1000), 0.06 * lambda_), merit, iterations,
     )  # fmt: skip
     return work.back(chi, mask, radians_per_ppm), mask, done
+
+
+def _check_options(lambda_: float | None, iterations: int) -> None:
+    if (lambda_ is not None and not lambda_ > 0) or iterations < 1:
+        raise ValueError(
+            f"lambda_ must be positive and iterations at least 1, got {lambda_}, {iterations}"
+        )
 
 
 class Grid:
@@ -250,10 +259,6 @@ def _solve(
     iterations,
 ):  # fmt: skip
     """Run the alternating directions; returns the map in rad and what was done."""
-    if not lambda_ > 0 or iterations < 1:
-        raise ValueError(
-            f"lambda_ must be positive and iterations at least 1, got {lambda_}, {iterations}"
-        )
     weight /= weight.dtype.type(np.mean(weight[shell > 0], dtype=float))
     smooth = interior_pairs(inside)
     if magnitude is not None:
@@ -264,7 +269,7 @@ def _solve(
     )
 
     def reweight(state: TotalVariation) -> bool:
-        if merit and state.iterations in (20, 40, 60):
+        if merit and state.iterations in (20, 40):
             state.weight2 = merit_weights(original, state.predicted - data, shell > 0)
         return False
 
