@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ ENTITY_COLUMNS = {
     "rec": "reconstruction",
     "run": "run",
 }
+#: Files that are read at a time.
+_READERS = 4
 #: What a table of regions must have for the group level.
 NEEDED = ("index", "name", "hemisphere", "mean", "se", "coverage", "x", "y", "z")
 
@@ -96,6 +99,15 @@ class Joined:
     unread: tuple[tuple[str, str], ...]
 
 
+def _contents(paths: Iterable[Path | None]) -> Iterator[bytes]:
+    """What is in files, empty for none of them; read a few at a time, since disks can wait."""
+    paths = list(paths)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(paths), 16 * _READERS):
+            batch = paths[start : start + 16 * _READERS]
+            yield from pool.map(lambda path: path.read_bytes() if path else b"", batch)
+
+
 def join_tables(
     scans: Sequence[Scan],
     labels: Mapping[str, str],
@@ -130,12 +142,15 @@ def join_tables(
         }
         headers: dict[str, bytes] = {}
         body = io.BytesIO()
+        read = {desc: _contents([scan.paths.get(desc) for scan in scans]) for desc in out}
         for scan in scans:
             parts = {}
+            text = {desc: next(read[desc]) for desc in out}
             try:
                 for desc in out:
                     if desc in scan.paths:
-                        parts[desc] = _lines(scan.paths[desc], desc, headers.get(desc))
+                        header = headers.get(desc)
+                        parts[desc] = _lines(scan.paths[desc], text[desc], desc, header)
             except DataError as error:
                 unread[scan.participant] = str(error)
                 continue
@@ -164,9 +179,9 @@ def _opened(stack: ExitStack, path: Path):
     return open(temporary, "wb")
 
 
-def _lines(path: Path, desc: str, header: bytes | None) -> tuple[bytes, list[bytes]]:
+def _lines(path: Path, text: bytes, desc: str, header: bytes | None) -> tuple[bytes, list[bytes]]:
     """Header and rows of a table, as bytes; with the columns of `header` in its order."""
-    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    text = text.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     first, *rows = text.rstrip(b"\n").split(b"\n")
     if not rows:
         raise DataError(f"{path.name} has no rows.")
@@ -175,9 +190,9 @@ def _lines(path: Path, desc: str, header: bytes | None) -> tuple[bytes, list[byt
         if name.encode() not in names:
             raise DataError(f"{path.name} has no column {name}.")
     width = len(names)
-    for k, row in enumerate(rows):
-        if row.count(b"\t") != width - 1:
-            raise DataError(f"{path.name}, row {k + 1}, has not {width} cells; it is damaged.")
+    if text.count(b"\t") != (width - 1) * (len(rows) + 1):
+        odd = next(k for k, row in enumerate(rows) if row.count(b"\t") != width - 1)
+        raise DataError(f"{path.name}, row {odd + 1}, has not {width} cells; it is damaged.")
     if header is not None and first != header:
         wanted = header.split(b"\t")
         at = [names.index(name) if name in names else None for name in wanted]
@@ -252,32 +267,51 @@ def read_coverage(
     """
     place = {name.encode(): k for k, name in enumerate(names)}
     found: dict[tuple[float, float], np.ndarray] = {}
-    for k, scan in enumerate(scans):
-        path = scan.paths.get("coverage")
+    arrays: dict[bytes, np.ndarray] = {}
+    paths = [scan.paths.get("coverage") for scan in scans]
+    for k, (path, text) in enumerate(zip(paths, _contents(paths), strict=True)):
         if path is None:
             continue
-        first, *rows = path.read_bytes().replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
-        header = first.split(b"\t")
-        wanted = (b"slab_cut_mm", b"erosion_mm", b"region", b"reference", b"difference")
-        lacking = [name.decode() for name in wanted if name not in header]
-        if lacking:
-            raise DataError(f"{path.name} has no column {lacking[0]}.")
-        slab, erosion, region, reference, value = (header.index(name) for name in wanted)
-        for row in rows:
-            if b"\tn/a" not in row:
+        for cover, region, value in _alone(path, text):
+            column = place.get(region)
+            if column is None:
                 continue
-            cells = row.split(b"\t")
             try:
-                if cells[reference] != b"n/a" or cells[region] not in place:
-                    continue
-                key = (float(cells[slab]), float(cells[erosion]))
-                number = np.nan if cells[value] == b"n/a" else float(cells[value])
-            except (ValueError, IndexError) as error:
-                raise DataError(f"{path.name} is damaged: {row.decode()!r}.") from error
-            if key not in found:
-                found[key] = np.full((len(scans), len(names)), np.nan)
-            found[key][k, place[cells[region]]] = number
+                if cover not in arrays:
+                    slab, erosion = (float(cell) for cell in cover.split(b"\t"))
+                    empty = np.full((len(scans), len(names)), np.nan)
+                    arrays[cover] = found.setdefault((slab, erosion), empty)
+                arrays[cover][k, column] = np.nan if value == b"n/a" else float(value)
+            except ValueError as error:
+                row = b"\t".join([cover, region, b"n/a", value]).decode(errors="replace")
+                raise DataError(f"{path.name} is damaged: {row!r}.") from error
     return found
+
+
+_COVERAGE = (b"slab_cut_mm", b"erosion_mm", b"region", b"reference", b"difference")
+
+
+def _alone(path: Path, text: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Coverage (two cells), region and value of the rows whose reference is ``n/a``."""
+    text = text.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").rstrip(b"\n")
+    header, _, body = text.partition(b"\n")
+    names = header.split(b"\t")
+    lacking = [name.decode() for name in _COVERAGE if name not in names]
+    if lacking:
+        raise DataError(f"{path.name} has no column {lacking[0]}.")
+    if tuple(names) != _COVERAGE:
+        at = [names.index(name) for name in _COVERAGE]
+        rows = (row.split(b"\t") for row in body.split(b"\n"))
+        try:
+            body = b"\n".join(b"\t".join(row[i] for i in at) for row in rows)
+        except IndexError as error:
+            raise DataError(f"{path.name} has rows of different length.") from error
+    # Few of the rows are wanted: what lies between them is not looked at.
+    before, *after = (b"\n" + body).split(b"\tn/a\t")
+    for rest in after:
+        cover, _, region = before.rpartition(b"\n")[2].rpartition(b"\t")
+        yield cover, region, rest.partition(b"\n")[0]
+        before = rest
 
 
 def reduce_runs(

@@ -97,7 +97,12 @@ def closing_words(results: Results) -> list[str]:
         row = results.tables["omnibus"].iloc[0]
         if row["p"] == row["p"]:
             lines.append(
-                f"all differences at once: p = {row['p']:.3g}, by permutation "
-                f"{row['p_permutation']:.3g}"
+                f"all differences at once: p {_small(row['p'])}, by permutation "
+                f"{_small(row['p_permutation'])}"
             )
     return lines
+
+
+def _small(p: float) -> str:
+    """A p value with its sign."""
+    return "< 1e-12" if p < 1e-12 else f"= {p:.3g}"

@@ -95,7 +95,7 @@ def make_design(
         )
     index = _rows(participants, id_column, what)
     excluded = {i: f"is not in {what}" for i in ids if i not in index}
-    excluded |= {i: "has no values" for i in index if i not in set(ids)}
+    excluded |= {i: "has no values" for i in index.keys() - set(ids)}
     kept = [i for i in ids if i in index]
     table = participants.iloc[[index[i] for i in kept]]
     names: tuple[str, ...] = ()

@@ -210,7 +210,8 @@ def _why_not(values: np.ndarray, design: Design, names: Sequence[str]) -> str | 
     scale = np.sqrt((rest**2).mean(axis=0))
     if not (scale > 1e-9 * max(np.abs(values).max(), 1e-300)).all():
         return "differences do not vary within groups"
-    size = np.linalg.svd(rest / scale, compute_uv=False)
+    # The triangle has the singular values of the whole, and few rows.
+    size = np.linalg.svd(np.linalg.qr(rest / scale, mode="r"), compute_uv=False)
     if size[-1] <= _RANK * size[0]:
         return "some regions follow from the others (both sides beside left and right?)"
     return None
@@ -246,14 +247,15 @@ def _drivers(case: _Case, permutations: int, seed: int) -> list[dict[str, object
     plan = Permutations.of(case.design, permutations, seed)
     two = len(case.design.groups) == 2
     weights = _weights(case, plan) if two else np.full(len(case.names), np.nan)
-    whole = _lambda(case.outcome, plan)
+    squares = _squares(case, plan)
+    whole = _wilks(*squares, contrasts(len(case.names)))
     hypotheses, df = plan.effects.shape[1], plan.degrees - case.contrasts.shape[1] + 1
     rows: list[dict[str, object]] = []
     for k, name in enumerate(case.names):
         without = 1.0
         if len(case.names) > 2:
-            rest = np.delete(case.values, k, axis=1) @ contrasts(len(case.names) - 1)
-            without = _lambda(rest, plan)
+            rest = np.insert(contrasts(len(case.names) - 1), k, 0.0, axis=0)
+            without = _wilks(*squares, rest)
         partial = whole / without
         f = (1 - partial) / partial * df / hypotheses
         row = {
@@ -268,6 +270,24 @@ def _drivers(case: _Case, permutations: int, seed: int) -> list[dict[str, object
         }
         rows.append(row)
     return rows
+
+
+def _squares(case: _Case, plan: Permutations) -> tuple[np.ndarray, np.ndarray]:
+    """(region, region) sums of squares of the error, and of error and groups together.
+
+    The mean of each participant is taken off: contrasts do not see it, and no digits are lost.
+    """
+    level = case.values - case.values.mean(axis=1, keepdims=True)
+    rest = level - plan.nuisance @ (plan.nuisance.T @ level)
+    effect = plan.effects.T @ rest
+    total = rest.T @ rest
+    return total - effect.T @ effect, total
+
+
+def _wilks(error: np.ndarray, total: np.ndarray, matrix: np.ndarray) -> float:
+    """Wilks' lambda of some contrasts."""
+    (_, small), (_, large) = (np.linalg.slogdet(matrix.T @ m @ matrix) for m in (error, total))
+    return float(np.exp(small - large))
 
 
 def _library(outcome: np.ndarray, design: Design) -> dict[str, float]:
