@@ -31,7 +31,12 @@ QUICK = {
 #: Parameters of the tests of accuracy: those that suit data made by the model itself. The defaults
 #: are meant for data that the model does not quite describe.
 MODEL = {
-    "single-step": {"lambda_": 1000.0, "edge_fraction": 0.9, "gradient_noise": 0.0},
+    "single-step": {
+        "lambda_": 1000.0,
+        "edge_fraction": 0.9,
+        "gradient_noise": 0.0,
+        "free_laplacian": False,
+    },
     "total-field": {"max_iterations": 3, "cg_max_iterations": 200},
 }
 #: Methods that take the total field.

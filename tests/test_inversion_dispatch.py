@@ -16,6 +16,7 @@ OTHER = {
     "cg_max_iterations": 4,
     "cg_tolerance": 0.1,
     "edge_fraction": 0.5,
+    "free_laplacian": None,
     "gradient_noise": 0.3,
     "iterations": 3,
     "lambda_": 700.0,

@@ -86,3 +86,22 @@ def test_lambda_follows_from_the_noise():
     assert used(None)[0] == used(1e-6 * case.noise, gradient_noise=0.0)[0] == MOST_LAMBDA
     assert used(None)[1] is None
     assert used(loud, lambda_=123.0)[0] == 123.0
+
+
+def test_a_constant_laplacian_is_found_and_taken_out():
+    # x^2 is no background: no source outside the mask makes it, so the map would have to.
+    case = make_case(*ANISOTROPIC)
+    x = (np.arange(case.mask.shape[0]) - case.mask.shape[0] / 2) * case.size[0]
+    laplacian = 4e-4  # rad per mm^2
+    extra = laplacian / 2 * x[:, None, None] ** 2 / RADIANS_PER_PPM
+    field = (case.total + extra).astype(np.float32)
+    clean, _, _ = invert(case.total, case.mask, case.size, **options(case), iterations=120)
+    error = {}
+    for free in (False, True):
+        chi, _, info = invert(
+            field, case.mask, case.size, **options(case), free_laplacian=free, iterations=120
+        )
+        error[free] = np.std((chi - clean)[case.mask])
+        assert ("laplacian" in info) == free
+    assert info["laplacian"] == pytest.approx(laplacian, rel=0.1)
+    assert error[True] < 0.25 * error[False]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from qsmref.reconstruction.fft import Transform
 from qsmref.reconstruction.spheres import (
+    second_moment,
     sphere_spectrum,
     sphere_weights,
     spherical_mean,
@@ -110,3 +111,7 @@ def test_bad_input():
         sphere_spectrum((4, 9, 9), (1, 1, 1), 3.0)
     with pytest.raises(ValueError, match="radius must be positive"):
         sphere_weights(-1.0, (1, 1, 1))
+
+
+def test_second_moment_of_a_large_sphere():
+    assert second_moment(10.0, (1.0, 1.0, 1.0)) == pytest.approx(60.0, rel=0.01)

@@ -40,6 +40,9 @@ class TotalVariation:
         g and m^2 of the voxel's own term.
     lambda_, mu_gradient, mu_data : float
         Weight of the data terms, and of the two splittings. They set the speed, not the solution.
+    drift : sequence of float, optional
+        One value per term: a pattern, constant on each shell, of which the data may hold any
+        multiple (``drift_factor``, fitted after every iteration).
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class TotalVariation:
         mu_gradient: float,
         mu_data: float,
         relaxation: float = 1.7,
+        drift: Sequence[float] | None = None,
     ):
         self.transform, self.kernels = transform, list(kernels)
         self.dtype = data.dtype.type
@@ -63,6 +67,9 @@ class TotalVariation:
         self.twice = self.dtype(2 * lambda_)
         self.mu = self.dtype(mu_gradient), self.dtype(mu_data)
         self.relaxation = self.dtype(relaxation)
+        # One value per shell, first that of voxels without data: the data may hold any multiple.
+        self.drift = np.asarray([0.0] + list(drift or [0.0] * len(self.kernels)))
+        self.drift_factor = self._fit_drift(np.zeros_like(data)) if drift else 0.0
         # One byte a voxel instead of three: bit d says that difference d counts.
         self.smooth = (smooth[0] | smooth[1] << 1 | smooth[2] << 2).astype(np.uint8)
         grid, half = transform.grid, transform.spectrum
@@ -76,7 +83,7 @@ class TotalVariation:
         self.jump = np.zeros((3, *grid), data.dtype)  # a of the gradient
         self.predicted = np.zeros_like(self.x)  # K x, each voxel with its own term
         # Started as if K x were the data already: saves the first few iterations.
-        self.split = np.where(shell > 0, data, 0).astype(data.dtype)  # a of the data terms
+        self.split = self._shifted_data()  # a of the data terms
         self.iterations = 0
 
     def run(self, count: int, watch: Callable[[TotalVariation], bool] | None = None) -> None:
@@ -84,6 +91,8 @@ class TotalVariation:
         for _ in range(count):
             self._update_map()
             self._update_splits()
+            if self.drift.any():
+                self.drift_factor = self._fit_drift(self.predicted)
             self.iterations += 1
             if watch is not None and watch(self):
                 return
@@ -95,8 +104,8 @@ class TotalVariation:
         _scale(right, self.mu[0])
         for index, kernel in enumerate(self.kernels):
             _data_side(
-                self.split, self.predicted, self.data, self.weight2, self.shell,
-                index + 1, self.twice, self.mu[1], work,
+                self.split, self.predicted, self.data, self._shift(index), self.weight2,
+                self.shell, index + 1, self.twice, self.mu[1], work,
             )  # fmt: skip
             _accumulate(right, self.transform.forward(work), kernel, self.mu[1])
         squares = np.zeros(self.spectrum.shape, self.data.dtype)
@@ -115,13 +124,30 @@ class TotalVariation:
             product = self.spectrum * kernel
             convolved = self.transform.inverse(product)
             _data_split(
-                convolved, self.split, self.predicted, self.data, self.weight2, self.shell,
-                index + 1, self.twice, self.mu[1], relaxation, first,
+                convolved, self.split, self.predicted, self.data, self._shift(index),
+                self.weight2, self.shell, index + 1, self.twice, self.mu[1], relaxation, first,
             )  # fmt: skip
+
+    def misfit(self) -> np.ndarray:
+        """K x - g on the shells, zero elsewhere; what the drift explains is taken off g."""
+        return np.where(self.shell > 0, self.predicted - self._shifted_data(), 0)
+
+    def _shift(self, index: int):
+        return self.dtype(self.drift_factor * self.drift[index + 1])
+
+    def _shifted_data(self) -> np.ndarray:
+        shifts = (self.drift_factor * self.drift).astype(self.data.dtype)
+        return np.where(self.shell > 0, self.data - shifts[self.shell], 0)
+
+    def _fit_drift(self, predicted: np.ndarray) -> float:
+        top, bottom = _drift_sums(predicted, self.data, self.weight2, self.shell, self.drift)
+        return float(top / bottom) if bottom > 0 else 0.0
 
     def residual(self) -> float:
         """Weighted norm of K x - g over that of g."""
-        top, bottom = _weighted_norms(self.predicted, self.data, self.weight2, self.shell)
+        top, bottom = _weighted_norms(
+            self.predicted, self._shifted_data(), self.weight2, self.shell
+        )
         return float(np.sqrt(top / bottom)) if bottom > 0 else 0.0
 
 
@@ -169,7 +195,7 @@ def _gradient_split(x, jump, smooth, threshold, spacing, relaxation):
 
 
 @parallel_kernel
-def _data_side(split, predicted, data, weight2, shell, which, twice, mu, out):
+def _data_side(split, predicted, data, shift, weight2, shell, which, twice, mu, out):
     """(Split - multiplier) minus K x on the shell of one term, zero elsewhere."""
     for i in numba.prange(split.shape[0]):
         for j in range(split.shape[1]):
@@ -177,7 +203,7 @@ def _data_side(split, predicted, data, weight2, shell, which, twice, mu, out):
                 if shell[i, j, k] == which:
                     a = split[i, j, k]
                     w = twice * weight2[i, j, k]
-                    v = w * (a - data[i, j, k]) / (w + mu)
+                    v = w * (a - data[i, j, k] + shift) / (w + mu)
                     out[i, j, k] = a - 2 * v - predicted[i, j, k]
                 else:
                     out[i, j, k] = 0
@@ -185,7 +211,7 @@ def _data_side(split, predicted, data, weight2, shell, which, twice, mu, out):
 
 @parallel_kernel
 def _data_split(
-    convolved, split, predicted, data, weight2, shell, which, twice, mu, relaxation, first
+    convolved, split, predicted, data, shift, weight2, shell, which, twice, mu, relaxation, first
 ):
     """a <- relaxed K x + multiplier on the shell of one term, in place; K x is kept too."""
     for i in numba.prange(split.shape[0]):
@@ -198,7 +224,7 @@ def _data_split(
                     v = a * 0
                     if not first:
                         w = twice * weight2[i, j, k]
-                        v = w * (a - data[i, j, k]) / (w + mu)
+                        v = w * (a - data[i, j, k] + shift) / (w + mu)
                     split[i, j, k] = relaxation * value + (1 - relaxation) * (a - v) + v
 
 
@@ -242,6 +268,21 @@ def _divide(right, old, squares, lx, ly, lz, mu_gradient, mu_data):
                     right[i, j, k] = (right[i, j, k] + s * old[i, j, k]) / below
                 else:
                     right[i, j, k] = 0
+
+
+@parallel_kernel
+def _drift_sums(predicted, data, weight2, shell, drift):
+    """Weighted products of the drift with (g - K x), and with itself."""
+    top = 0.0
+    bottom = 0.0
+    for i in numba.prange(data.shape[0]):
+        for j in range(data.shape[1]):
+            for k in range(data.shape[2]):
+                value = drift[shell[i, j, k]]
+                w = np.float64(weight2[i, j, k]) * value
+                top += w * (data[i, j, k] - predicted[i, j, k])
+                bottom += w * value
+    return top, bottom
 
 
 @parallel_kernel

@@ -73,6 +73,18 @@ def _equal_moments(weights: np.ndarray, x, y, z) -> np.ndarray:
     return corrected if sound else weights
 
 
+def second_moment(radius: float, voxel_size: Sequence[float]) -> float:
+    """Mean squared distance (mm squared) from the centre under :func:`sphere_weights`.
+
+    Three fifths of the radius squared for a sphere of many voxels.
+    """
+    weights = sphere_weights(radius, voxel_size)
+    axes = [
+        ((np.arange(n) - n // 2) * h) ** 2 for n, h in zip(weights.shape, voxel_size, strict=True)
+    ]
+    return float(np.sum(weights * sum(np.meshgrid(*axes, indexing="ij"))))
+
+
 def sphere_spectrum(
     grid: Sequence[int], voxel_size: Sequence[float], radius: float, dtype=np.float32
 ) -> np.ndarray:
