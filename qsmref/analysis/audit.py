@@ -8,7 +8,7 @@ comparison under every reference, tests the assumption, and takes the variance o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -133,7 +133,8 @@ def reference_audit(
     return Audit(
         specifications,
         _summary(specifications, alpha),
-        _equivalence(outcomes, design, margin, alpha),
+        # References are candidates too: here they stand alone like any region.
+        _equivalence(outcomes_of(replace(measured, references=())), design, margin, alpha),
         variance,
     )
 

@@ -294,6 +294,8 @@ def _library(outcome: np.ndarray, design: Design) -> dict[str, float]:
     """Parametric test by statsmodels."""
     groups = len(design.groups)
     error = len(outcome) - groups - design.covariates.shape[1]
+    if outcome.shape[1] == 1:
+        return _one_difference(outcome[:, 0], design)
     if groups == 2 and not design.covariate_names:
         from statsmodels.stats.multivariate import test_mvmean_2indep
 
@@ -324,6 +326,25 @@ def _library(outcome: np.ndarray, design: Design) -> dict[str, float]:
         "df_between": float(wilks["Num DF"]),
         "df": float(wilks["Den DF"]),
         "p": float(wilks["Pr > F"]),
+    }
+
+
+def _one_difference(outcome: np.ndarray, design: Design) -> dict[str, float]:
+    """Two regions have one difference, whose test is the F test of the groups."""
+    from statsmodels.regression.linear_model import OLS
+
+    groups = len(design.groups)
+    exog = np.column_stack([design.indicators()[:, : groups - 1], design.nuisance()])
+    fit = OLS(outcome, exog).fit()
+    found = fit.f_test(np.eye(groups - 1, exog.shape[1]))
+    f, error = float(found.fvalue), float(fit.df_resid)
+    return {
+        "t2": f if groups == 2 else np.nan,
+        "wilks": 1 / (1 + f * (groups - 1) / error),
+        "f": f,
+        "df_between": float(groups - 1),
+        "df": error,
+        "p": float(found.pvalue),
     }
 
 

@@ -47,7 +47,7 @@ def hint(name: str, known: Iterable[object]) -> str:
     """
     known = [str(k) for k in known]
     lower = {k.lower(): k for k in reversed(known)}
-    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1)
+    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.5)
     start = f"did you mean {lower[close[0]]!r}? There" if close else "there"
     return f"{start} are {listed(known)}"
 
