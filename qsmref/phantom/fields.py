@@ -88,15 +88,21 @@ def make_fields(
                 contrast = max(abs(region.susceptibility_ppm), _LEAST_CONTRAST_PPM)
                 amount[region.index] = texture * contrast
         chi += amount[labels] * texture_field(head, axes, seed, "texture")
-    total = forward_field(chi - np.float32(head.outside_ppm), h, b0_dir, cuboid=True)[inside]
-    labels, chi = np.ascontiguousarray(labels[inside]), chi[inside]
+    whole, chi = chi - np.float32(head.outside_ppm), chi[inside]
+    labels = np.ascontiguousarray(labels[inside])
     axes = grid.axes(factor)
     brain = head.brain(labels, axes)
     mask = block_mean(brain, factor) >= 0.5
     if not mask.any():
         raise ParameterError("The field of view holds no brain.")
     inner = np.where(_repeat(mask, factor), chi, np.float32(0))
-    local = forward_field(inner, h, b0_dir, cuboid=True)
+    # With one point per voxel the tissue is taken as band-limited, as the inversions take it: its
+    # map is then exactly the one to be found. Around it, and on finer grids, voxels are cuboids:
+    # the field of air must be harmonic in the brain, and band-limited air rings.
+    local = forward_field(inner, h, b0_dir, cuboid=max(factor) > 1)
+    whole[inside] -= inner
+    total = forward_field(whole, h, b0_dir, cuboid=True)[inside] + local
+    del whole
     total = np.ascontiguousarray(total)
     if shim_order is not None:
         total -= _shim(block_mean(total, factor), mask, grid, axes, shim_order)
