@@ -287,7 +287,7 @@ def _participants(options: argparse.Namespace, table, measured):
     what = options.table.name
     for name in wanted:
         column(table, name, what)
-    people = table[[options.id_column, *dict.fromkeys(wanted)]].copy()
+    people = table[list(dict.fromkeys([options.id_column, *wanted]))].copy()
     people[options.id_column] = texts(people[options.id_column])
     people = people[people[options.id_column].isin(set(measured.participants))]
     people = people.drop_duplicates()

@@ -91,7 +91,9 @@ def analyse(measured: Measurements, participants: pd.DataFrame | None, plan: Pla
         raise RequestError(f"test {plan.test!r} is not known; {hint(plan.test, COHORT_TESTS)}.")
     results = Results()
     several = pd.Series(measured.participants).duplicated().any()
-    over_time = plan.test in ("mixed", "paired") or (plan.test == "auto" and several)
+    # Sessions without groups can only be asked for their change.
+    change = several or (measured.sessions is not None and plan.group_column is None)
+    over_time = plan.test in ("mixed", "paired") or (plan.test == "auto" and change)
     if plan.group_column is None and plan.covariates and not over_time:
         raise RequestError("covariates need a column of groups, or sessions.")
     design = _design(measured, participants, plan)
