@@ -214,6 +214,8 @@ def _measured(joined: Joined, settings: Settings) -> tuple[Measurements, list[st
         sessions,
         tuple(pairs.itertuples(index=False, name=None)),
     )
+    if settings.regions:
+        measured = measured.select(settings.regions)
     lost = int((~np.isfinite(joined.means)).sum())
     if lost:
         notes.append(
@@ -226,7 +228,7 @@ def _plan(joined: Joined, measured: Measurements, settings: Settings) -> Plan:
     regions = settings.omnibus_regions or tuple(
         name
         for name in omnibus_names(joined.regions["name"], joined.regions["hemisphere"])
-        if name not in measured.references
+        if name in measured.alone
     )
     plan = Plan(
         group_column=settings.group_column,

@@ -85,10 +85,13 @@ def closing_words(results: Results) -> list[str]:
     lines = [f"{results.facts['n']} participants{f' ({who})' if who else ''}"]
     if "ttest" in results.tables:
         table = results.tables["ttest"]
-        # Of the mask that is neither cut nor eroded, where there are several.
+        # Of the mask that is neither cut nor eroded, where there are several, and of regions whose
+        # sides are together, where they are.
         cover = table[["slab_cut_mm", "erosion_mm"]]
         whole = (cover == cover.sort_values(list(cover.columns)).iloc[0]).all(axis=1)
         pairs = table[table["reference"].notna() & whole]
+        if (pairs["family"] == "pairs").any():
+            pairs = pairs[pairs["family"] == "pairs"]
         found = int((pairs["q_bh"] < 0.05).sum())
         lines.append(
             f"{found} of {int(pairs['p'].notna().sum())} differences with q (BH) below 0.05"

@@ -224,6 +224,13 @@ class Settings:
         "list",
         metavar="NAME",
     )
+    regions: tuple[str, ...] = _option(
+        (),
+        "group",
+        "regions to compare, as they are called in the tables (default: all)",
+        "list",
+        metavar="NAME",
+    )
     test: str = _option(
         "auto",
         "group",
@@ -234,7 +241,8 @@ class Settings:
     family: str = _option(
         "kind",
         "group",
-        "tests that are corrected together; kind: regions alone, pairs, and each reference apart",
+        "tests that are corrected together; kind: regions alone, pairs, and each reference apart, "
+        "single sides apart",
         choices=statistics.FAMILIES,
     )
     permutations: int = _option(

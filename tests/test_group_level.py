@@ -112,7 +112,9 @@ def test_the_comparison_is_that_of_the_means(study):
     pairs = set(zip(found["region"], found["reference"].fillna(""), strict=True))
     assert ("SN_L", "SN") not in pairs and ("CSF", "csf") not in pairs
     assert ("SN", "CN") in pairs and ("SN", "brain") in pairs and ("brain", "csf") not in pairs
-    assert set(found["family"]) == {"alone", "pairs", "against brain", "against csf"}
+    kinds = {"alone", "pairs", "against brain", "against csf"}
+    assert set(found["family"]) == kinds | {f"{kind}, one side" for kind in kinds}
+    assert (found["family"] == "pairs").sum() == 6  # of SN, CN, GP and CSF
 
 
 def test_the_effect_is_found_and_the_others_are_not(study):
@@ -378,6 +380,17 @@ def test_only_those_who_were_asked_for(study):
     assert result(study, "ttest")["n_patient"].iloc[0] == 3
     assert len(result(study, "roi")) == 6 * len(NAMES)
     assert result(study, "excluded").empty
+
+
+def test_regions_can_be_chosen(study, capsys):
+    assert run(study, *ORDER, "--regions", "SN", "CN", "GP") == 0
+    found = result(study, "ttest")
+    assert set(found["family"]) == {"alone", "pairs", "against brain", "against csf"}
+    assert (found["family"] == "pairs").sum() == 3
+    assert "2 of 3 differences with q (BH) below 0.05" in capsys.readouterr().out
+    assert result(study, "omnibus")["n_regions"].iloc[0] == 3
+    assert run(study, *ORDER, "--regions", "SN", "sn_l") == 2
+    assert "no region 'sn_l'; did you mean 'SN_L'" in capsys.readouterr().out
 
 
 def test_references_can_be_chosen(study):

@@ -163,6 +163,13 @@ def test_families_keep_references_and_coverages_apart():
     assert len(set(family_codes(rows, label_families(rows, "all")))) == 1
 
 
+def test_single_sides_are_a_family_apart_where_both_sides_are_there():
+    rows = pd.DataFrame({"region": ["SN", "SN_L", "SN_L", "RN_L"], "reference": "GP"})
+    rows.loc[2, "reference"] = None
+    expected = ["pairs", "pairs, one side", "alone, one side", "pairs"]
+    assert list(label_families(rows, "kind")) == expected
+
+
 def test_rows_without_a_test_do_not_count_in_the_correction():
     p = np.array([0.01, np.nan, 0.04])
     assert adjust(p)[[0, 2]] == pytest.approx(multipletests(p[[0, 2]], method="fdr_bh")[1])

@@ -72,8 +72,8 @@ def reference_audit(
     Returns
     -------
     Audit
-        ``specifications``: q values are over all regions under one reference, which is what a
-        study that uses this reference reports. ``equivalence``: two one-sided tests
+        ``specifications``: q values are over all regions under one reference (single sides
+        apart), which is what a study that uses this reference reports. ``equivalence``: two one-sided tests
         (:func:`statsmodels.stats.weightstats.ttost_ind`); ``ci_low`` and ``ci_high`` are the
         interval of 1 - 2 alpha that belongs to it. A row with no `relative_to` is the value of the
         map, which contains its offset.
@@ -163,8 +163,10 @@ def _specifications(
         np.where(rows["reference"].isin(measured.alone), "region", "tissue"),
     )
     rows.insert(2, "kind", kind)
+    # One side and both sides together are families apart, as in the comparison.
+    one_side = rows["family"].str.endswith("one side")
+    world = pd.factorize(rows["reference"].fillna(NONE) + np.where(one_side, "/", ""))[0]
     rows = rows.drop(columns=["slab_cut_mm", "erosion_mm", "family"])
-    world = pd.factorize(rows["reference"].fillna(NONE))[0]
     p = rows["p"].to_numpy()
     rows["q_bh"], rows["q_by"] = adjust(p, world, "fdr_bh"), adjust(p, world, "fdr_by")
     rows = rows.merge(

@@ -73,8 +73,14 @@ _SPECIAL: dict[str, dict[str, dict[str, Any]]] = {
             },
         },
         "rank": {"Description": "Place among the specifications of the region, by hedges_g"},
-        "q_bh": {"Description": "p corrected over all regions under the same reference (BH)"},
-        "q_by": {"Description": "p corrected over all regions under the same reference (BY)"},
+        "q_bh": {
+            "Description": "p corrected over all regions under the same reference, single "
+            "sides apart (BH)"
+        },
+        "q_by": {
+            "Description": "p corrected over all regions under the same reference, single "
+            "sides apart (BY)"
+        },
         "correlation": {"Description": "Correlation of region and reference within groups"},
         "least_correlation": {"Description": "SD(reference) / (2 SD(region))"},
         "helps": {

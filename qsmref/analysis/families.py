@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 
 from .methods import FAMILIES
+from .names import split_side
 from .reference import REFERENCES
 from .tables import RequestError, hint
 
 #: What each choice of family means, for sidecars and reports.
 DESCRIBED = {
     "kind": "regions alone, pairs of regions, and regions against each of brain, csf and wm (or "
-    "what else is only subtracted) are one family each, at each coverage",
+    "what else is only subtracted) are one family each, at each coverage; rows with a left or "
+    "right region are families apart where both sides together are there too",
     "coverage": "all rows of one coverage are one family",
     "all": "all rows are one family",
 }
@@ -35,8 +37,9 @@ def label_families(
     Returns
     -------
     Series of str
-        ``alone``, ``pairs``, ``against brain``, ...; rows with the same name *and* the same
-        coverage belong together (with ``all``: whatever the coverage).
+        ``alone``, ``pairs``, ``against brain``, ..., and the same with ``, one side`` for rows
+        with a left or right region of which both sides together are in the table; rows with the
+        same name *and* the same coverage belong together (with ``all``: whatever the coverage).
     """
     if family not in FAMILIES:
         raise RequestError(f"family {family!r} is not known; {hint(family, FAMILIES)}.")
@@ -47,6 +50,11 @@ def label_families(
     labels[reference.isna()] = "alone"
     tissue = reference.isin(list(references))
     labels[tissue] = "against " + reference[tissue].astype(str)
+    names = set(rows["region"]) | set(reference.dropna())
+    bases = {name: split_side(name)[0] for name in names if split_side(name)[1]}
+    sided = {n for n, base in bases.items() if names & {base, f"{base}_both"}}
+    one_side = rows["region"].isin(sided) | reference.isin(sided)
+    labels[one_side] = labels[one_side] + ", one side"
     return labels
 
 

@@ -159,6 +159,22 @@ class Measurements:
             sessions=None if self.sessions is None else self.sessions[keep],
         )
 
+    def select(self, regions: Sequence[str]) -> Measurements:
+        """Some of the regions, and the references.
+
+        Raises
+        ------
+        RequestError
+            A name that is no region.
+        """
+        for name in regions:
+            if name not in self.regions:
+                raise RequestError(f"there is no region {name!r}; {hint(name, self.regions)}.")
+        keep = [n for n in self.regions if n in regions or n in self.references]
+        at = [self.regions.index(name) for name in keep]
+        pairs = tuple(pair for pair in self.pairs if set(pair) <= set(keep))
+        return replace(self, values=self.values[:, :, at], regions=tuple(keep), pairs=pairs)
+
     def full_coverage(self) -> Measurements:
         """The same at the whole mask: the coverage without cut and erosion, else the first."""
         at = self.coverages.index((0.0, 0.0)) if (0.0, 0.0) in self.coverages else 0
