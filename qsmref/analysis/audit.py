@@ -74,9 +74,9 @@ def reference_audit(
     Audit
         ``specifications``: q values are over all regions under one reference (single sides
         apart), which is what a study that uses this reference reports. ``equivalence``: two
-        one-sided tests (:func:`statsmodels.stats.weightstats.ttost_ind`); ``ci_low`` and ``ci_high`` are the
-        interval of 1 - 2 alpha that belongs to it. A row with no `relative_to` is the value of the
-        map, which contains its offset.
+        one-sided tests (:func:`statsmodels.stats.weightstats.ttost_ind`); ``ci_low`` and
+        ``ci_high`` are the interval of 1 - 2 alpha that belongs to it. A row with no
+        `relative_to` is the value of the map, which contains its offset.
 
     Raises
     ------
