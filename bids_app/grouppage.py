@@ -130,9 +130,9 @@ def _interval(low: float, high: float, digits: int = 1) -> str:
 
 
 def _cover(row: Mapping[str, Any]) -> str:
-    if not row["slab_cut_mm"] and not row["erosion_mm"]:
-        return "whole mask"
-    return f"slab \u2212{row['slab_cut_mm']:g} mm, erosion {row['erosion_mm']:g} mm"
+    parts = [f"slab \u2212{row['slab_cut_mm']:g} mm"] if row["slab_cut_mm"] else []
+    parts += [f"erosion {row['erosion_mm']:g} mm"] if row["erosion_mm"] else []
+    return ", ".join(parts) or "whole mask"
 
 
 def _omnibus(table: pd.DataFrame) -> list[dict[str, str]]:
@@ -262,7 +262,12 @@ def _curves(table: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         curves.append({"region": region, "rows": entries})
         overview.append({"region": region, "points": points})
     count = round(2 * limit / step)
-    ticks = [number(-limit + i * step, 1 if step < 1 else 0) for i in range(count + 1)]
+    values = [-limit + i * step for i in range(count + 1)]
+    ticks = [(place(v), number(v, 1 if step < 1 else 0)) for v in values]
+    # Both sides together are what most readers look for.
+    single = {c["region"] for c in curves if split_side(c["region"])[1]}
+    overview.sort(key=lambda row: row["region"] in single)
+    curves.sort(key=lambda row: row["region"] in single)
     return {"rows": overview, "ticks": ticks}, curves
 
 
