@@ -65,14 +65,12 @@ def _facts(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         content["Confidence"] = facts.get("confidence", 0.95)
     if name in ("ttest", "change"):
         content["Family"] = family_sentence(facts["family"])
-    for key, title in (
-        ("permutations", "Permutations"),
-        ("seed", "RandomSeed"),
-        ("first_session", "FirstSession"),
-        ("random_slope", "RandomSlope"),
-    ):
-        if key in facts:
-            content[title] = facts[key]
+    permuted = facts.get("test") == "permutation" and name in ("ttest", "specifications")
+    if permuted or name == "omnibus":
+        content |= {"Permutations": facts["permutations"], "RandomSeed": facts["seed"]}
+    if name == "change":
+        content["FirstSession"] = facts.get("first_session", "n/a")
+        content["RandomSlope"] = facts.get("random_slope", False)
     if name in ("omnibus", "drivers"):
         content["Regions"] = facts["omnibus_regions"]
     return content
@@ -92,10 +90,9 @@ def closing_words(results: Results) -> list[str]:
         pairs = table[table["reference"].notna() & whole]
         if (pairs["family"] == "pairs").any():
             pairs = pairs[pairs["family"] == "pairs"]
-        found = int((pairs["q_bh"] < 0.05).sum())
-        lines.append(
-            f"{found} of {int(pairs['p'].notna().sum())} differences with q (BH) below 0.05"
-        )
+        found, tested = int((pairs["q_bh"] < 0.05).sum()), int(pairs["p"].notna().sum())
+        if tested:
+            lines.append(f"{found} of {tested} differences with q (BH) below 0.05")
     if "omnibus" in results.tables:
         row = results.tables["omnibus"].iloc[0]
         if row["p"] == row["p"]:

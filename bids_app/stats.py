@@ -77,7 +77,11 @@ def _add_table(group) -> None:
     group.add_argument("--value-column", metavar="NAME", help="long table: column of values")
     group.add_argument("--session-column", metavar="NAME", help="column of visits")
     group.add_argument(
-        "--session", metavar="LABEL", help="take this visit only, and compare groups in it"
+        "--sessions",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="take these visits only; with one of them, groups are compared in it",
     )
     group.add_argument(
         "--participants",
@@ -187,8 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.group_column is None and options.session_column is None:
         parser.error("give --group-column to compare groups, or --session-column for changes")
-    if options.session is not None and options.session_column is None:
-        parser.error("--session needs --session-column")
+    if options.sessions and options.session_column is None:
+        parser.error("--sessions needs --session-column")
     try:
         said = _run(options)
     except DataError as error:
@@ -238,8 +242,8 @@ def _run(options: argparse.Namespace) -> str:
             references=options.references,
             what=options.table.name,
         )
-        if options.session is not None:
-            measured = _session(measured, options.session)
+        if options.sessions:
+            measured = _visits(measured, options.sessions)
         doubt = unit_doubt(measured, options.units)
         if doubt:
             _say(f"warning: {doubt}")
@@ -263,14 +267,18 @@ def _run(options: argparse.Namespace) -> str:
     return f"{lines[0]}; tables and {page.name} are in {options.out}"
 
 
-def _session(measured, label: str):
-    """Scans of one visit."""
+def _visits(measured, labels: Sequence[str]):
+    """Scans of some visits."""
+    import numpy as np
+
     from qsmref.analysis.tables import RequestError, hint
 
     present = sorted(set(measured.sessions))
-    if label not in present:
-        raise RequestError(f"there is no session {label!r}; {hint(label, present)}.")
-    return measured.scans(measured.sessions == label)
+    for label in labels:
+        if label not in present:
+            raise RequestError(f"there is no session {label!r}; {hint(label, present)}.")
+    keep = [session in labels for session in measured.sessions]
+    return measured.scans(np.array(keep))
 
 
 def _participants(options: argparse.Namespace, table, measured):
@@ -321,7 +329,7 @@ def _say(line: str) -> None:
 
 
 def _last_line(said: str, code: ExitCode) -> int:
-    print(f"{PROG}: {said.rstrip('.')}. Exit status {int(code)}", flush=True)
+    print(f"{PROG}: {said.removesuffix('.')}. Exit status {int(code)}", flush=True)
     return int(code)
 
 

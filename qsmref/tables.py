@@ -64,7 +64,7 @@ def read_cells(path: str | os.PathLike) -> pd.DataFrame:
         raise DataError(f"There is no file {path}.", ExitCode.MISSING_INPUT) from error
     except (ValueError, OSError) as error:
         cause = str(error).strip().splitlines()[0]
-        raise DataError(f"{path.name} cannot be read as a table: {cause}; mend it.") from error
+        raise DataError(f"{path} cannot be read as a table: {cause}; mend it.") from error
     names = [str(name).strip() for name in table.iloc[0]]
     for name in names:
         if not name or names.count(name) > 1:

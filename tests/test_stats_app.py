@@ -107,9 +107,20 @@ def test_sessions_without_groups_are_the_change_over_time(folder):
 
 
 def test_a_session_can_be_chosen(folder):
-    options = ("--session-column", "visit", "--session", "2", *GROUPS)
+    options = ("--session-column", "visit", "--sessions", "2", *GROUPS)
     assert run(folder, *options, table="visits.tsv", units="ppb") == 0
     assert read_tsv(folder / "out" / "ttest.tsv")["n_patient"].iloc[0] == 12
+
+
+def test_two_of_three_sessions_can_be_chosen(folder):
+    table, _ = cohort(24, sessions=3, seed=3)
+    table.to_csv(folder / "three.tsv", sep="\t", index=False)
+    given = [str(folder / "three.tsv"), str(folder / "out"), "--id-column", "participant_id"]
+    given += ["--regions", *REGIONS, "--units", "ppb", "--session-column", "visit"]
+    assert stats.main([*given, "--test", "paired"]) == 2
+    assert stats.main([*given, "--test", "paired", "--sessions", "1", "3"]) == 0
+    found = read_tsv(folder / "out" / "change.tsv")
+    assert (found["n"] == 24).all() and found["mean_second"].notna().all()
 
 
 def test_tables_of_an_earlier_call_do_not_stay(folder):
@@ -159,7 +170,7 @@ def test_who_is_left_out_is_printed_and_written(folder, capsys):
         ((*GROUPS, "--test", "ancova"), 2, "needs covariates"),
         ((*GROUPS, "--covariates", "ID"), 65, "24 categories for 24 participants"),
         (("--session-column", "group"), 65, "each participant has one session"),
-        (("--session-column", "group", "--session", "x", *GROUPS), 2, "no session 'x'"),
+        (("--session-column", "group", "--sessions", "x", *GROUPS), 2, "no session 'x'"),
     ],
 )
 def test_bad_requests_get_a_sentence_and_a_code(folder, capsys, options, code, words):
@@ -236,7 +247,7 @@ def test_a_doubtful_unit_is_a_warning(folder, capsys):
     "options",
     [
         (),
-        ("--group-column", "group", "--session", "1"),
+        ("--group-column", "group", "--sessions", "1"),
         ("--group-column", "group", "--equivalence-margin", "0"),
         ("--group-column", "group", "--permutations", "none"),
         ("--group-column", "group", "--test", "t"),

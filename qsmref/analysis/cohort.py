@@ -152,8 +152,10 @@ def _between(
         seed=plan.seed,
     )
     results.tables["ttest"] = table
-    kept = ("test", "confidence", "permutations", "seed")
-    results.facts |= {k: table.attrs[k] for k in kept if k in table.attrs}
+    results.facts |= {k: table.attrs[k] for k in ("test", "confidence")}
+    # All arrangements of two small groups may be fewer than were asked for.
+    done = table.attrs.get("permutations", plan.permutations)
+    results.facts |= {"permutations": done, "seed": plan.seed}
     left_out = []
     try:
         omnibus = omnibus_test(
