@@ -30,6 +30,7 @@ sub-*.html
 group.html
 logs
 logs/**
+group
 group/**
 **/figures/**
 sub-*/figures

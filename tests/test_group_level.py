@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from bids_app import collect
-from bids_app.dataset import write_status
+from bids_app.dataset import write_dataset_files, write_status
 from bids_app.run import main
+from bids_app.validation import validate, validator
 from qsmref.analysis import compare_groups, differential_table, measurements
 from qsmref.problems import ExitCode, Problem
 from qsmref.settings import Settings
@@ -370,6 +371,22 @@ def test_a_dry_run_writes_nothing(study, capsys):
     assert run(study, "--dry-run") == 0
     assert sorted(p for p in (study / "out").rglob("*")) == before
     assert "22 tables" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(validator() is None, reason="bids-validator is not installed")
+def test_the_folder_of_results_stays_a_valid_derivative(study):
+    out = study / "out"
+    (study / "bids" / "dataset_description.json").write_text(
+        '{"Name": "x", "BIDSVersion": "1.10.0"}'
+    )
+    prefixes = [f"sub-{k:02d}" for k in range(1, 23)]
+    write_dataset_files(out, study / "bids", Settings(), methods=["Done."], prefixes=prefixes)
+    assert run(study, *ORDER) == 0
+    found = validate(out)
+    assert not found.skipped and found.errors == ()
+    listed = read_tsv(out / "descriptions.tsv")["desc_id"].tolist()
+    written = {p.name.split("_")[1] for p in (out / "group").glob("*.tsv")}
+    assert written <= set(listed)
 
 
 def test_only_those_who_were_asked_for(study):
