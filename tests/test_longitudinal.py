@@ -120,6 +120,15 @@ def test_a_random_slope_widens_the_interval_where_participants_differ():
     assert wide["df"] == expected.df
 
 
+def test_a_random_slope_needs_three_times():
+    two, _ = sessions_of(12)
+    with pytest.raises(RequestError, match="nobody has more than two"):
+        change_over_time(read(two), random_slope=True)
+    three, _ = sessions_of(12, sessions=3)
+    with pytest.raises(RequestError, match="sessions that are times"):
+        change_over_time(read(three), time="category", random_slope=True)
+
+
 def test_sessions_as_categories():
     table, _ = sessions_of(20, sessions=3, change=4.0, seed=8)
     table["visit"] = table["visit"].map({"1": "base", "2": "month", "3": "year"})

@@ -218,6 +218,12 @@ def test_who_is_left_out_is_told(people):
     assert sum(made.sizes.values()) == 12
 
 
+def test_groups_without_a_table_of_them():
+    with pytest.raises(RequestError, match="need a table of participants"):
+        make_design(None, ["a", "b"], "group")
+    assert make_design(None, ["a", "b", "a"]).participants == ("a", "b")
+
+
 def test_covariates_that_cannot_be_used(people):
     with pytest.raises(TableError, match="covariate 'age' is 60.0 for every participant"):
         design(people.assign(age=60.0), covariates=["age"])

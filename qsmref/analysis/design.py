@@ -89,6 +89,8 @@ def make_design(
         follows from the groups and the others.
     """
     ids = list(dict.fromkeys(measured))
+    if participants is None and (group_column is not None or covariates):
+        raise RequestError("groups and covariates need a table of participants.")
     if participants is None or (group_column is None and not covariates):
         return Design(
             tuple(ids), np.zeros(len(ids), dtype=int), (), np.empty((len(ids), 0)), (), ()

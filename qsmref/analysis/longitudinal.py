@@ -106,6 +106,12 @@ def change_over_time(
     if np.bincount(person).max() < 2:
         raise TableError("each participant has one session: there is no change to be seen.")
     times = _time(measured.sessions, time)
+    if random_slope and times.columns.shape[1] > 1:
+        raise RequestError("a random slope needs sessions that are times, not categories.")
+    if random_slope and np.bincount(person).max() < 3:
+        raise RequestError(
+            "a random slope needs participants with three sessions; nobody has more than two."
+        )
     outcomes = outcomes_of(measured)
     model = _Model.of(design, person, times)
     rows = []
