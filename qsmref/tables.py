@@ -11,10 +11,16 @@ import pandas as pd
 from . import files
 from .problems import DataError, ExitCode
 
+#: Significant digits that give every float64 back as it was.
+EXACT = 17
 
-def write_tsv(path: str | os.PathLike, table: pd.DataFrame) -> Path:
-    """Write a table: UTF-8, tabs, ``n/a`` for what is missing, six significant digits."""
-    text = table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.6g")
+
+def write_tsv(path: str | os.PathLike, table: pd.DataFrame, digits: int = 9) -> Path:
+    """Write a table: UTF-8, tabs, ``n/a`` for what is missing.
+
+    Nine significant digits hold every float32, which is what maps are made of.
+    """
+    text = table.to_csv(sep="\t", index=False, na_rep="n/a", float_format=f"%.{digits}g")
     return files.write_text(path, text)
 
 

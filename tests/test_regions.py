@@ -100,7 +100,8 @@ def test_label_numbers_and_types_do_not_matter():
     far = labels.astype(np.int64) * 100_000
     names = {100_000 * index: name for index, name in NAMES.items()}
     found = region_table(chi, far, names, VOXEL)
-    pd.testing.assert_frame_equal(found.drop(columns="index"), expected.drop(columns="index"))
+    kept = found.columns.drop(["index", "labels"])
+    pd.testing.assert_frame_equal(found[kept], expected[kept])
     pd.testing.assert_frame_equal(region_table(chi, labels.astype(float), NAMES, VOXEL), expected)
     fortran = region_table(np.asfortranarray(chi), np.asfortranarray(labels), NAMES, VOXEL)
     pd.testing.assert_frame_equal(fortran, expected)

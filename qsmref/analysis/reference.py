@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from .names import label_names, split_side, tissue
-from .regions import LEVELS, Measurement, table_of, voxels_by_label
+from .names import split_side, tissue, tissue_labels
+from .regions import LEVELS, Measurement, joined, table_of, voxels_by_label, voxels_of
 
 #: Rows that serve as references only: a pair has them second, and never two of them.
 REFERENCES = ("brain", "csf", "wm")
+
+#: Measures of level that a difference can be made of.
+STATISTICS = ("mean", "median")
 
 #: The columns of a differential table as a BIDS sidecar describes them.
 COLUMNS = {
@@ -26,6 +29,12 @@ COLUMNS = {
     "se": {
         "Description": "Standard error of the difference, the errors of the two taken as "
         "independent; errors that the whole of a region shares are not in it",
+        "Units": "ppb",
+    },
+    "se_noise": {
+        "Description": "Standard error of the difference of the means that the noise of the "
+        "echoes makes, carried through the inversion with what the two share; n/a where the noise "
+        "of the field is not known",
         "Units": "ppb",
     },
     "distance_mm": {"Description": "Distance between the centres of the two", "Units": "mm"},
@@ -46,21 +55,27 @@ def add_references(
     *,
     min_coverage: float = 0.0,
     affine: np.ndarray | None = None,
+    erosion: float = 0.0,
+    tissues: Mapping[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Append the rows ``brain``, ``csf`` and ``wm`` to a region table.
 
     ``brain`` is every voxel of the mask; without a mask there is no such row, since a map does not
     tell where the brain is. ``csf`` and ``wm`` are all voxels of the labels whose
-    names stand for that tissue (:data:`qsmref.analysis.names.TISSUES`: CSF or a lateral
-    ventricle; WM or cerebral white matter; any side); without such a label there is no such row. A
-    region that is itself called ``csf`` or ``wm`` serves as it is.
+    names stand for that tissue (:func:`qsmref.analysis.names.tissue_labels`: lateral ventricles,
+    else CSF; WM or cerebral white matter; any side). Without such a label it is the mask in
+    `tissues`; without that, there is no such row. A region that is itself called ``csf`` or ``wm``
+    serves as it is.
 
     Parameters
     ----------
     table : DataFrame
         Of :func:`~qsmref.analysis.regions.region_table`; not changed.
-    chi, mask, voxel_size, labels, names, min_coverage, affine
-        As for :func:`~qsmref.analysis.regions.region_table`.
+    chi, mask, voxel_size, labels, names, min_coverage, affine, erosion
+        As for :func:`~qsmref.analysis.regions.region_table`. The brain is not eroded, nor are the
+        masks in `tissues`.
+    tissues : mapping of str to (x, y, z) array, optional
+        Masks (non-zero) of ``csf`` and ``wm`` from elsewhere.
 
     Returns
     -------
@@ -72,31 +87,42 @@ def add_references(
         An empty mask, a region called ``brain``, or what
         :func:`~qsmref.analysis.regions.region_table` raises.
     """
-    measurement = Measurement(chi, voxel_size, mask, min_coverage, affine)
-    groups = {}
-    if measurement.mask is not None:
-        groups["brain"] = np.flatnonzero(measurement.mask)
-        if not groups["brain"].size:
-            raise ValueError("the mask is empty: there is no whole-brain reference")
-    if labels is not None and names is not None:
-        voxels = voxels_by_label(measurement.on_grid(labels, "the label image"))
-        listed = label_names(names)
-        for key in REFERENCES[1:]:
-            indices = listed.loc[listed["name"].map(tissue) == key, "index"]
-            parts = [voxels[i] for i in indices if i in voxels]
-            if parts and key not in set(table["name"]):
-                groups[key] = np.concatenate(parts)
+    measurement = Measurement(chi, voxel_size, mask, min_coverage, affine, erosion)
     if "brain" in set(table["name"]):
         raise ValueError("a region is called 'brain', which is the name of a reference: rename it")
-    rows = [
-        {"index": pd.NA, "name": name, "hemisphere": "n/a"} | measurement.row(name, voxels)
-        for name, voxels in groups.items()
-    ]
+    rows = []
+
+    def add(name, whole, core, parts=None):
+        row = {"index": pd.NA, "name": name, "hemisphere": "n/a", "labels": parts}
+        rows.append(row | measurement.row(name, whole, core))
+
+    if measurement.mask is not None:
+        brain = np.flatnonzero(measurement.mask)
+        if not brain.size:
+            raise ValueError("the mask is empty: there is no whole-brain reference")
+        add("brain", brain, brain)
+    voxels = {}
+    if labels is not None and names is not None:
+        voxels = voxels_by_label(measurement.on_grid(labels, "the label image"))
+    for key in REFERENCES[1:]:
+        if key in set(table["name"]):
+            continue
+        parts = [label for label in tissue_labels(names, key) if label in voxels] if voxels else []
+        if parts:
+            whole = voxels_of(parts, voxels)
+            add(key, whole, measurement.core(whole), joined(parts))
+        elif key in (tissues or {}):
+            given = measurement.on_grid(tissues[key], f"the mask of {key}").astype(bool)
+            add(key, np.flatnonzero(given), np.flatnonzero(given))
     return pd.concat([table, table_of(rows)], ignore_index=True)
 
 
 def differential_table(
-    region_table: pd.DataFrame, references: Iterable[str] | None = None
+    region_table: pd.DataFrame,
+    references: Iterable[str] | None = None,
+    *,
+    statistic: str = "mean",
+    covariance: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     r"""Every unordered pair of regions once, and every region against every reference.
 
@@ -107,7 +133,14 @@ def differential_table(
 
     The standard error takes the errors of the two means as independent. Errors that both share
     (the map's offset above all) cancel in the difference and rightly add nothing; errors that
-    change over the distance between the two are not in it.
+    change over the distance between the two are not in it. ``se_noise`` is another error, of
+    another origin: that of the echoes' noise, with the part that the two regions share
+    (:mod:`qsmref.analysis.propagation`).
+
+    Of medians, :math:`\mathrm{se}` is that of the mean times
+    :math:`\sqrt{\pi / 2} \cdot 1.4826\, \mathrm{mad} / \mathrm{sd}`: the error of a median of as
+    many independent normal values as the error of the mean stands for. ``se_noise`` stays that of
+    the means.
 
     Parameters
     ----------
@@ -117,6 +150,11 @@ def differential_table(
     references : iterable of str, optional
         Names of rows that are only subtracted; by default ``brain``, ``csf`` and ``wm`` where the
         table has them. Every other row is a region, and so a reference to all regions before it.
+    statistic : {"mean", "median"}
+        What of the two rows is subtracted.
+    covariance : DataFrame, optional
+        Covariance (ppb squared) of the means by the noise, rows and columns named as the regions;
+        without it ``se_noise`` is NaN.
 
     Returns
     -------
@@ -142,6 +180,8 @@ def differential_table(
       region reference  difference  distance_mm
     0     CN        PU       -60.0          1.5
     """
+    if statistic not in STATISTICS:
+        raise ValueError(f"statistic must be one of {', '.join(STATISTICS)}, got {statistic!r}")
     table = _unique(region_table)
     if references is None:
         references = [name for name in REFERENCES if name in table.index]
@@ -159,21 +199,42 @@ def differential_table(
     keep &= [(order[i], order[j]) not in shared for i, j in zip(first, second, strict=True)]
     first, second = first[keep], second[keep]
 
-    mean, se = table["mean"].to_numpy(), table["se"].to_numpy()
+    level, se = table[statistic].to_numpy(), standard_errors(table, statistic).to_numpy()
     coverage, centre = table["coverage"].to_numpy(), table[["x", "y", "z"]].to_numpy()
     names = np.array(order, dtype=object)
     return pd.DataFrame(
         {
             "region": names[first],
             "reference": names[second],
-            "difference": mean[first] - mean[second],
+            "difference": level[first] - level[second],
             "se": np.hypot(se[first], se[second]),
+            "se_noise": _noise_errors(covariance, order, first, second),
             "distance_mm": np.linalg.norm(centre[first] - centre[second], axis=1),
             "coverage_region": coverage[first],
             "coverage_reference": coverage[second],
         },
         columns=list(COLUMNS),
     )
+
+
+def standard_errors(table: pd.DataFrame, statistic: str = "mean") -> pd.Series:
+    """Standard error (ppb) of the mean or median of each row of a region table."""
+    if statistic == "mean":
+        return table["se"]
+    ratio = np.sqrt(np.pi / 2) * 1.4826 * table["mad"] / table["sd"].where(table["sd"] > 0)
+    # Without scatter there is no ratio, and no error.
+    return table["se"].where(table["sd"] == 0, table["se"] * ratio)
+
+
+def _noise_errors(
+    covariance: pd.DataFrame | None, order: list[str], first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    if covariance is None:
+        return np.full(first.size, np.nan)
+    shared = covariance.reindex(index=order, columns=order).to_numpy(dtype=float)
+    variance = shared[first, first] + shared[second, second] - 2 * shared[first, second]
+    # Rounding may leave a little less than nothing of two rows that are nearly one.
+    return np.sqrt(np.maximum(variance, 0.0))
 
 
 def difference_matrix(differences: pd.DataFrame, column: str = "difference") -> pd.DataFrame:
@@ -294,17 +355,36 @@ def _unique(table: pd.DataFrame) -> pd.DataFrame:
 
 def _shared_voxels(table: pd.DataFrame) -> set[tuple[str, str]]:
     """Ordered pairs of names, in both orders, that are made of the same voxels in part."""
-    shared = set()
-    both = table.index[table["hemisphere"] == "both"]
-    sided = table.index[table["hemisphere"].isin(["L", "R"])]
-    for whole in both:
-        base = whole.removesuffix("_both")
-        shared |= {(whole, part) for part in sided if split_side(part)[0] in (whole, base)}
+    made_of = _labels_of(table)
+    shared = {
+        (one, other)
+        for one, labels in made_of.items()
+        for other, others in made_of.items()
+        if one != other and labels & others
+    }
+    if not made_of:
+        both = table.index[table["hemisphere"] == "both"]
+        sided = table.index[table["hemisphere"].isin(["L", "R"])]
+        for whole in both:
+            base = whole.removesuffix("_both")
+            shared |= {(whole, part) for part in sided if split_side(part)[0] in (whole, base)}
     for key in REFERENCES[1:]:
         # A row with a label of its own was not put together from the others.
         if key in table.index and pd.isna(table.loc[key, "index"]):
             shared |= {(key, name) for name in table.index if name != key and tissue(name) == key}
     return shared | {(b, a) for a, b in shared}
+
+
+def _labels_of(table: pd.DataFrame) -> dict[str, set[int]]:
+    """Labels of each row, of the column `labels`; empty for a table that has none."""
+    if "labels" not in table.columns or table["labels"].isna().all():
+        return {}
+    # A column of single labels with a gap comes back from a file as floating-point numbers.
+    return {
+        name: {int(float(part)) for part in str(cell).split("+")}
+        for name, cell in table["labels"].items()
+        if not pd.isna(cell)
+    }
 
 
 def _number(value: float) -> float | None:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
-from .names import both_sides, label_names
+from .names import both_sides, label_names, regions_of
 from .standard_error import standard_error
 
 #: The columns of a region table as a BIDS sidecar describes them.
@@ -29,14 +30,25 @@ COLUMNS = {
             "n/a": "the region has no side",
         },
     },
-    "n_voxels": {"Description": "Voxels of the region inside the mask: the sample size"},
+    "n_voxels": {
+        "Description": "Voxels of the region, after its erosion if any, inside the mask: the "
+        "sample size"
+    },
     "volume_mm3": {"Description": "Volume of these voxels", "Units": "mm^3"},
-    "coverage": {"Description": "Part of the region's voxels that lies inside the mask (0 to 1)"},
+    "coverage": {
+        "Description": "Part of the region's voxels, after its erosion if any, that lies inside "
+        "the mask (0 to 1)"
+    },
     "mean": {"Description": "Mean susceptibility", "Units": "ppb"},
     "sd": {"Description": "Standard deviation over voxels (n - 1)", "Units": "ppb"},
     "se": {
         "Description": "Standard error of the mean, for the scatter inside the region and its "
         "spatial correlation; errors that the whole region shares are not in it",
+        "Units": "ppb",
+    },
+    "se_noise": {
+        "Description": "Standard error of the mean that the noise of the echoes makes, carried "
+        "through the inversion; n/a where the noise of the field is not known",
         "Units": "ppb",
     },
     "median": {"Description": "Median susceptibility", "Units": "ppb"},
@@ -46,6 +58,10 @@ COLUMNS = {
     "x": {"Description": "Centre of the whole region, first coordinate", "Units": "mm"},
     "y": {"Description": "Centre of the whole region, second coordinate", "Units": "mm"},
     "z": {"Description": "Centre of the whole region, third coordinate", "Units": "mm"},
+    "labels": {
+        "Description": "Labels in the dseg image that the row is made of, with + between them; n/a "
+        "for a reference that comes from no label"
+    },
 }
 #: Columns that move with the map's offset, and those that do not.
 LEVELS = ["mean", "median", "p05", "p95"]
@@ -69,6 +85,8 @@ class Measurement:
         Regions with a smaller part of their voxels in the mask get NaN statistics.
     affine : (4, 4) array, optional
         From voxel indices to mm; by default the indices times the voxel size.
+    erosion : float
+        mm; what a region loses at its surface before it is measured, see :meth:`core`.
 
     Raises
     ------
@@ -83,6 +101,7 @@ class Measurement:
         mask: np.ndarray | None = None,
         min_coverage: float = 0.0,
         affine: np.ndarray | None = None,
+        erosion: float = 0.0,
     ):
         self.chi = np.asarray(chi)
         if self.chi.ndim != 3:
@@ -92,7 +111,9 @@ class Measurement:
             raise ValueError(f"voxel_size must be three positive numbers (mm), got {voxel_size!r}")
         if not 0 <= min_coverage <= 1:
             raise ValueError(f"min_coverage must lie between 0 and 1, got {min_coverage}")
-        self.min_coverage = min_coverage
+        if not erosion >= 0:
+            raise ValueError(f"the erosion of regions must be 0 mm or more, got {erosion}")
+        self.min_coverage, self.erosion = min_coverage, float(erosion)
         self.mask = None
         if mask is not None:
             self.mask = self.on_grid(mask, "the mask").astype(bool).ravel()
@@ -110,16 +131,40 @@ class Measurement:
         """Those of the given voxels (flat indices, C order) that lie in the mask."""
         return voxels if self.mask is None else voxels[self.mask[voxels]]
 
-    def row(self, name: str, voxels: np.ndarray) -> dict:
+    def core(self, voxels: np.ndarray) -> np.ndarray:
+        """Voxels of a region whose centre is further than `erosion` from that of one outside it.
+
+        What lies beyond the image is not outside: there the image was cut, not the region. Values
+        play no part.
+        """
+        if not self.erosion or not voxels.size:
+            return voxels
+        at = np.unravel_index(voxels, self.chi.shape)
+        box = tuple(
+            slice(max(0, int(i.min()) - 1), int(i.max()) + 2) for i in at
+        )  # slices end at the image's border by themselves
+        self._scratch.ravel()[voxels] = True
+        region = self._scratch[box].copy()
+        self._scratch[box] = False
+        if region.all():
+            return voxels
+        depth = ndimage.distance_transform_edt(region, sampling=self.voxel_size)
+        inner = tuple(i - s.start for i, s in zip(at, box, strict=True))
+        return voxels[depth[inner] > self.erosion * (1 + 1e-6)]
+
+    def row(self, name: str, voxels: np.ndarray, core: np.ndarray | None = None) -> dict:
         """The columns of a region table from `n_voxels` on, for the voxels of one region.
+
+        `core` are those of them that are measured; by default :meth:`core` decides.
 
         Raises
         ------
         ValueError
             A voxel inside the region and the mask that is not a finite number.
         """
-        inside = self.covered(voxels)
-        row = self._extent(voxels, inside)
+        core = self.core(voxels) if core is None else core
+        inside = self.covered(core)
+        row = self._extent(voxels, core, inside)
         values = self.chi.ravel()[inside].astype(np.float64) * _PPB_PER_PPM
         odd = np.count_nonzero(~np.isfinite(values))
         if odd:
@@ -141,17 +186,18 @@ class Measurement:
         statistics the two together have none: one side must not pass for both.
         """
         together = np.concatenate(voxels)
-        inside = self.covered(together)
+        # Sides that touch are eroded at the midline too, as each of them is alone.
+        core = np.concatenate([self.core(side) for side in voxels])
         if any(np.isnan(side["mean"]) for side in sides):
-            return self._extent(together, inside)
-        row = self.row(name, together)
+            return self._extent(together, core, self.covered(core))
+        row = self.row(name, together, core)
         counts = [side["n_voxels"] for side in sides]
         errors = [n * side["se"] for n, side in zip(counts, sides, strict=True)]
         row["se"] = float(np.hypot(*errors) / sum(counts))
         return row
 
-    def _extent(self, voxels: np.ndarray, inside: np.ndarray) -> dict:
-        """Size, coverage and centre; the statistics are NaN."""
+    def _extent(self, voxels: np.ndarray, core: np.ndarray, inside: np.ndarray) -> dict:
+        """Size and coverage of the core, centre of the whole; the statistics are NaN."""
         centre = np.full(3, np.nan)
         if voxels.size:
             mean = [float(i.mean()) for i in np.unravel_index(voxels, self.chi.shape)]
@@ -159,7 +205,7 @@ class Measurement:
         return {
             "n_voxels": int(inside.size),
             "volume_mm3": inside.size * float(np.prod(self.voxel_size)),
-            "coverage": inside.size / voxels.size if voxels.size else np.nan,
+            "coverage": inside.size / core.size if core.size else np.nan,
             **dict.fromkeys(["mean", "sd", "se", "median", "mad", "p05", "p95"], np.nan),
             **dict(zip("xyz", (float(c) for c in centre), strict=True)),
         }
@@ -222,7 +268,8 @@ def voxels_by_label(labels: np.ndarray) -> dict[int, np.ndarray]:
 def table_of(rows: Sequence[dict]) -> pd.DataFrame:
     """Rows of statistics as a data frame with the columns, order and types of the contract."""
     table = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    numbers = [c for c in COLUMNS if c not in ("index", "name", "hemisphere", "n_voxels")]
+    texts = ("index", "name", "hemisphere", "n_voxels", "labels")
+    numbers = [c for c in COLUMNS if c not in texts]
     types = {"index": "Int64", "n_voxels": "int64"} | dict.fromkeys(numbers, "float64")
     return table.astype(types)
 
@@ -236,6 +283,7 @@ def region_table(
     *,
     min_coverage: float = 0.0,
     affine: np.ndarray | None = None,
+    erosion: float = 0.0,
 ) -> pd.DataFrame:
     """Statistics of a susceptibility map in every region, in ppb.
 
@@ -247,7 +295,8 @@ def region_table(
         Regions on the map's grid; 0 is background.
     names : mapping of int to str, or DataFrame
         What the labels are called; see :func:`qsmref.analysis.names.label_names`. Every named
-        label gets a row, also when the image has no voxel of it.
+        label gets a row, also when the image has no voxel of it; or every group of labels, where
+        the table has groups (:func:`qsmref.analysis.names.regions_of`).
     voxel_size : (3,) float
         mm.
     mask : (x, y, z) array, optional
@@ -258,11 +307,15 @@ def region_table(
         region of which nothing is in the mask always does.
     affine : (4, 4) array, optional
         Gives the centres in the image's world coordinates (mm) instead of mm from the first voxel.
+    erosion : float
+        mm; voxels of a region whose centre lies no further than this from that of a voxel outside
+        it are left out, before the mask is looked at. A region of which nothing is left has NaN
+        statistics. A group is eroded as one.
 
     Returns
     -------
     DataFrame
-        One row a label in the order of `names`, then one row (hemisphere ``both``) for each region
+        One row a region in the order of `names`, then one row (hemisphere ``both``) for each region
         that has a left and a right side, made of the voxels of the two. :data:`COLUMNS` describes
         the columns; susceptibilities are in ppb.
 
@@ -282,26 +335,43 @@ def region_table(
     0   CN         2  20.0
     1   PU         1  80.0
     """
-    measurement = Measurement(chi, voxel_size, mask, min_coverage, affine)
-    listed = label_names(names)
+    measurement = Measurement(chi, voxel_size, mask, min_coverage, affine, erosion)
     voxels = voxels_by_label(measurement.on_grid(labels, "the label image"))
-    unnamed = sorted(set(voxels) - set(listed["index"]))
+    unnamed = sorted(set(voxels) - set(label_names(names)["index"]))
     if unnamed:
         some = ", ".join(str(label) for label in unnamed[:5]) + (", ..." if unnamed[5:] else "")
         raise ValueError(f"the label image has labels without a name: {some}")
 
-    none = np.empty(0, dtype=np.intp)
+    listed = regions_of(names)
     rows, by_name = [], {}
-    for index, name, hemisphere in zip(
-        listed["index"], listed["name"], listed["hemisphere"], strict=True
+    for name, hemisphere, parts in zip(
+        listed["name"], listed["hemisphere"], listed["labels"], strict=True
     ):
-        here = voxels.get(index, none)
-        row = {"index": index, "name": name, "hemisphere": hemisphere}
-        row |= measurement.row(name, here)
+        here = voxels_of(parts, voxels)
+        row = {"index": parts[0] if len(parts) == 1 else pd.NA, "labels": joined(parts)}
+        row |= {"name": name, "hemisphere": hemisphere} | measurement.row(name, here)
         rows.append(row)
         by_name[name] = (here, row)
     for name, sides in both_sides(listed).items():
         pair = [by_name[side] for side in sides]
-        row = {"index": pd.NA, "name": name, "hemisphere": "both"}
+        row = {"index": pd.NA, "labels": "+".join(p[1]["labels"] for p in pair)}
+        row |= {"name": name, "hemisphere": "both"}
         rows.append(row | measurement.both(name, [p[0] for p in pair], [p[1] for p in pair]))
     return table_of(rows)
+
+
+def voxels_of(parts: Sequence[int], voxels: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Flat indices, ascending, of the voxels of several labels; of :func:`voxels_by_label`."""
+    found = [voxels[label] for label in parts if label in voxels]
+    if len(found) == 1:
+        return found[0]
+    return np.sort(np.concatenate(found)) if found else np.empty(0, dtype=np.intp)
+
+
+def joined(parts: Sequence[int]) -> str:
+    """Labels as they stand in the column `labels`.
+
+    >>> joined((5, 6))
+    '5+6'
+    """
+    return "+".join(str(int(label)) for label in parts)
