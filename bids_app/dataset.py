@@ -40,6 +40,8 @@ sub-*/figures
 *_desc-roi_Chimap.json
 *_desc-differential_Chimap.tsv
 *_desc-differential_Chimap.json
+*_desc-coverage_Chimap.tsv
+*_desc-coverage_Chimap.json
 """
 #: Added when a run has an entity that BIDS knows for maps but not for field maps.
 _IGNORED_FIELDS = "fmap\n"
@@ -51,6 +53,7 @@ _DESCRIPTIONS = {
     "unreferenced": "Susceptibility map as reconstructed; its zero is arbitrary",
     "imported": "Susceptibility map made by another program, copied; its zero is unknown",
     "roi": "Statistics of the susceptibility map in each region",
+    "coverage": "Regions and their differences under smaller masks",
     "differential": "Differences of the susceptibility between every pair of regions",
 }
 

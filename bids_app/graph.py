@@ -14,6 +14,7 @@ from qsmref import files
 from qsmref.problems import DataError, ExitCode
 from qsmref.runs import Run
 from qsmref.settings import Settings
+from qsmref.sweep import parse_sweep
 from qsmref.workflows.engine import Workflow, available_cores, identifier
 from qsmref.workflows.subject import init_subject_wf, run_name, threads_per_node
 
@@ -21,6 +22,8 @@ from .progress import SINK, Progress
 
 #: Name of the graph, and of its folder in the work folder.
 NAME = "qsmref_wf"
+#: Plugins of nipype that are known to end when the work has ended, and to tell what failed.
+PLUGINS = ("Linear", "MultiProc", "SLURM", "SLURMGraph", "SGE", "PBS", "LSF")
 
 
 def init_app_wf(runs: Sequence[Run], settings: Settings, output_dir: Path) -> Workflow:
@@ -122,11 +125,15 @@ def choose_plugin(settings: Settings) -> tuple[str, dict[str, Any]]:
 
 def make_plugin(name: str, arguments: dict[str, Any]) -> Any:
     """What ``Workflow.run`` takes as plugin: a name, or an object of ours."""
-    if name != "MultiProc":
+    if name == "Linear":
         return name
-    from .plugin import SturdyMultiProcPlugin
+    if name == "MultiProc":
+        from .plugin import SturdyMultiProcPlugin
 
-    return SturdyMultiProcPlugin(plugin_args=arguments)
+        return SturdyMultiProcPlugin(plugin_args=arguments)
+    from .cluster import careful
+
+    return careful(name)(plugin_args=arguments)
 
 
 def _plugin_file(path: Path) -> dict[str, Any]:
@@ -138,6 +145,11 @@ def _plugin_file(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} cannot be read as YAML: {error}", ExitCode.USAGE) from error
     if not isinstance(content, dict) or not isinstance(content.get("plugin"), str):
         raise DataError(f"{path} must have the key 'plugin' with a name.", ExitCode.USAGE)
+    if content["plugin"] not in PLUGINS:
+        raise DataError(
+            f"{path}: plugin {content['plugin']!r} is not one of {', '.join(PLUGINS)}.",
+            ExitCode.USAGE,
+        )
     if not isinstance(content.get("plugin_args", {}), dict):
         raise DataError(f"{path}: 'plugin_args' must be a table.", ExitCode.USAGE)
     return content
@@ -171,5 +183,8 @@ def plan(runs: Sequence[Run], settings: Settings) -> list[str]:
         )
     steps = f"{settings.echo_fit} fit, {settings.unwrap}, background {settings.background}"
     lines.append(f"methods: {steps}, inversion {settings.inversion}")
+    if settings.coverage_sweep:
+        masks = [coverage.name for coverage in parse_sweep(settings.coverage_sweep)]
+        lines.append(f"masks: {', '.join(masks)}")
     lines.append(f"threads of a step: {threads_per_node(settings)}")
     return lines

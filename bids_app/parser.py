@@ -136,6 +136,8 @@ def _arguments(item: Field) -> dict[str, Any]:
     if kind in ("list", "numbers", "pairs", "parameters"):
         convert = {"list": str, "numbers": float, "pairs": _pair, "parameters": _parameter}[kind]
         return {**arguments, "nargs": "+", "action": "extend", "type": convert}
+    if kind == "sweep":
+        return {**arguments, "nargs": "*"}
     if kind == "range":
         return {**arguments, "nargs": 2, "type": float}
     convert = {"text": str, "integer": int, "number": float, "path": Path, "memory": _memory}

@@ -43,6 +43,7 @@ def collect_results(output_dir: Path, subject: str) -> list[dict[str, Any]]:
         found: dict[str, Any] = {name: path for name, path in candidates.items() if path.is_file()}
         found["atlases"] = _atlases(anat, prefix)
         warnings = [*sidecar.get("Warnings", []), *_found_while_running(sidecar)]
+        warnings += _of_the_sweep(anat, prefix)
         results.append({"prefix": prefix, "files": found, "sidecar": sidecar, "warnings": warnings})
     return results
 
@@ -50,6 +51,14 @@ def collect_results(output_dir: Path, subject: str) -> list[dict[str, Any]]:
 def _found_while_running(sidecar: Mapping[str, Any]) -> list[str]:
     steps = sidecar.get("Processing", {}).values()
     return [step["warning"] for step in steps if "warning" in step]
+
+
+def _of_the_sweep(anat: Path, prefix: str) -> list[str]:
+    """What the sidecars of the coverage tables warn of; those of several atlases say the same."""
+    told: dict[str, None] = {}
+    for path in sorted(anat.glob(f"{prefix}_atlas-*_desc-coverage_Chimap.json")):
+        told |= dict.fromkeys(json.loads(path.read_text(encoding="utf-8")).get("Warnings", []))
+    return list(told)
 
 
 def digest(results: Sequence[Mapping[str, Any]], *others: str) -> str:
@@ -81,6 +90,7 @@ def _atlases(anat: Path, prefix: str) -> dict[str, dict[str, Path]]:
             "dseg": dseg,
             "roi_tsv": anat / f"{stem}_desc-roi_Chimap.tsv",
             "differential_tsv": anat / f"{stem}_desc-differential_Chimap.tsv",
+            "coverage_tsv": anat / f"{stem}_desc-coverage_Chimap.tsv",
         }
         atlases[name] = {key: path for key, path in files.items() if path.is_file()}
     return atlases

@@ -239,6 +239,7 @@ def _boilerplate_only(command: Command) -> tuple[int, int, list[Problem]]:
 
 def _discover(command: Command):
     from qsmref.inputs import Query, discover
+    from qsmref.runs import EchoRun
 
     settings = command.settings
     query = Query(
@@ -256,6 +257,11 @@ def _discover(command: Command):
     for run in runs:
         for warning in run.warnings:
             _error(f"warning: {warning}")
+    for run in runs if settings.coverage_sweep else ():
+        without = None if isinstance(run, EchoRun) else "its map was made elsewhere"
+        without = without or (None if run.regions else "it has no regions")
+        if without:
+            _error(f"warning: {run.prefix}: no coverage sweep, since {without}.")
     for problem in problems:
         _error(str(problem))
     return runs, problems

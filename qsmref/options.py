@@ -7,6 +7,8 @@ from dataclasses import Field, field
 from pathlib import Path
 from typing import Any
 
+from .sweep import STUDY, parse_sweep
+
 
 def option(
     default: Any,
@@ -108,6 +110,12 @@ def _parameters(value) -> dict[str, Any]:
     return {str(k): tuple(v) if isinstance(v, list) else v for k, v in value.items()}
 
 
+def _sweep(value) -> tuple[str, ...]:
+    words = _strings(value) or STUDY
+    parse_sweep(words)
+    return words
+
+
 #: From a kind of option to the function that makes its value.
 CONVERT = {
     "text": _exactly(str),
@@ -122,6 +130,7 @@ CONVERT = {
     "range": _range,
     "pairs": _pairs,
     "parameters": _parameters,
+    "sweep": _sweep,
 }
 
 #: From a kind of option to what a value should have been.
@@ -138,4 +147,5 @@ EXPECTED = {
     "range": "two numbers",
     "pairs": "a table of names and paths",
     "parameters": "a table of names and values",
+    "sweep": "a list such as slab:8,16 erosion:2,4 (mm)",
 }

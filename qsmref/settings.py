@@ -205,6 +205,16 @@ class Settings:
         metavar="NAME",
     )
 
+    coverage_sweep: tuple[str, ...] | None = _option(
+        None,
+        "regions",
+        "reconstruct again with smaller masks, and write the differences under each: slab:MM makes "
+        "the slab thinner by that much, half of it at either end; erosion:MM erodes the mask; "
+        "slab:8,16+erosion:2 combines them (without words: slab:8,16,24,32,40 erosion:2,4,6,8,10)",
+        "sweep",
+        metavar="SWEEP",
+    )
+
     # Comparing participants
     group_column: str | None = _option(
         None, "group", "column of participants.tsv with the groups", metavar="NAME"
@@ -271,6 +281,15 @@ class Settings:
         "differences for which sample sizes are given (ppb; default: 5 10 20)",
         "numbers",
         metavar="PPB",
+    )
+    coverage_kept: float = _option(
+        0.9,
+        "group",
+        "part of a region that a mask of the coverage sweep must keep (of what the whole mask has) "
+        "for its values to count; references are measured in what is left",
+        "number",
+        metavar="FRACTION",
+        low=0.0,
     )
     session_time: str = _option(
         "auto",

@@ -9,6 +9,7 @@ import importlib
 
 _PUBLIC = {
     "region_table": "regions",
+    "coverage_table": "coverage",
     "add_references": "reference",
     "differential_table": "reference",
     "difference_matrix": "reference",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 
 _PUBLIC = {
+    "init_coverage_wf": "coverage",
     "init_reconstruction_wf": "reconstruction",
     "init_regions_wf": "regions",
     "init_subject_wf": "subject",

@@ -218,6 +218,19 @@ def init_map_outputs_wf(
     return workflow
 
 
+def make_coverage_sink(
+    *, prefix: str, atlas: str, output_dir: str | Path, shape: Sequence[int], name: str
+) -> pe.Node:
+    """Node that writes the table of a sweep of masks (`in_file`), with its info (`info_files`)."""
+    from ..analysis import coverage
+
+    dseg = derivative_name(prefix, atlas=atlas, suffix="dseg", extension=".nii.gz")
+    field = derivative_name(prefix, desc="total", suffix="fieldmap")
+    metadata = {**coverage.COLUMNS, "Sources": [own_uri(field), own_uri(dseg)]}
+    out_name = derivative_name(prefix, atlas=atlas, desc="coverage", suffix="Chimap")
+    return make_sink(name, out_name, output_dir, shape=shape, metadata=metadata, info_names=["."])
+
+
 def init_tables_outputs_wf(
     *,
     prefix: str,

@@ -9,17 +9,23 @@ from typing import Any
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
+from .. import units
 from ..interfaces.tables import LoadMap, ReferenceStatistics
+from ..reconstruction.checks import echo_spacing
 from ..reconstruction.dipole import GAMMA_HZ_PER_T
 from ..reconstruction.parameters import with_few_iterations
 from ..runs import EchoRun, MapRun, Run
 from ..settings import Settings
+from ..sweep import parse_sweep
 from . import outputs
 from .citations import reference, sentence
+from .coverage import init_coverage_wf
 from .engine import Workflow, available_cores, identifier, make_node
 from .reconstruction import init_reconstruction_wf
 from .regions import init_regions_wf
 
+#: What a sweep of masks needs of an atlas.
+_OF_AN_ATLAS = ("labels", "names", "regions")
 #: Threads of one node, when nothing else is said.
 _MOST_THREADS = 8
 
@@ -196,6 +202,12 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
     )
     last = f"inputnode.info{len(processing) + 1}"
     workflow.connect(statistics, "info", save_map, last)
+    if settings.coverage_sweep and run.regions:
+        method = {f"{step}_params": given for step, given in parameters.items()}
+        method |= {"background": settings.background, "inversion": settings.inversion}
+        _connect_sweep(
+            workflow, reconstruct, run=run, settings=settings, output_dir=output_dir, **method
+        )
     return workflow
 
 
@@ -302,6 +314,49 @@ def _connect_regions(
         if mask:
             workflow.connect(measure, "outputnode.regions", tables, f"in{i + 1}")
     return statistics
+
+
+def _connect_sweep(
+    workflow: Workflow,
+    reconstruct: Workflow,
+    *,
+    run: EchoRun,
+    settings: Settings,
+    output_dir: str | Path,
+    **method: Any,
+) -> None:
+    """Add the sweep of masks, which starts from the unwrapped field."""
+    shape, atlases = run.grid.shape, [regions.atlas for regions in run.regions]
+    sweep = init_coverage_wf(
+        shape=shape,
+        coverages=parse_sweep(settings.coverage_sweep or ()),
+        radians_per_ppm=units.radians_per_ppm(echo_spacing(run.echo_times), run.imaging_frequency),
+        atlases=atlases,
+        references=settings.references,
+        omp_nthreads=threads_per_node(settings),
+        random_seed=settings.random_seed,
+        **method,
+    )
+    made = {"field": "field", "noise": "noise", "mask": "mask", "combined": "magnitude"}
+    workflow.connect(
+        [
+            (
+                reconstruct,
+                sweep,
+                [(f"field_wf.outputnode.{a}", f"inputnode.{b}") for a, b in made.items()],
+            )
+        ]
+    )
+    for atlas in atlases:
+        measure = workflow.get_node(identifier("atlas", atlas, "wf"))
+        name = identifier("save", atlas, "coverage")
+        sink = outputs.make_coverage_sink(
+            prefix=run.prefix, atlas=atlas, output_dir=output_dir, shape=shape, name=name
+        )
+        passed = [(f"outputnode.{k}", f"inputnode.{k}_{atlas}") for k in _OF_AN_ATLAS]
+        workflow.connect([(measure, sweep, passed)])
+        workflow.connect(sweep, f"outputnode.table_{atlas}", sink, "in_file")
+        workflow.connect(sweep, f"outputnode.info_{atlas}", sink, "info_files")
 
 
 def _acquisition(run: EchoRun, settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""The sweep of masks: from the unwrapped field to the table of differences under each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from ..interfaces.coverage import CoverageMap, CoverageTable
+from ..interfaces.fields import ConvertField
+from ..sweep import Coverage
+from .citations import sentence
+from .engine import Workflow, identifier, make_node
+
+
+def init_coverage_wf(
+    *,
+    shape: Sequence[int],
+    coverages: Sequence[Coverage],
+    radians_per_ppm: float,
+    atlases: Sequence[str] = (),
+    references: Sequence[str] = (),
+    background: str = "none",
+    background_params: Mapping[str, Any] | None = None,
+    inversion: str = "single-step",
+    inversion_params: Mapping[str, Any] | None = None,
+    omp_nthreads: int = 1,
+    random_seed: int | None = None,
+    name: str = "coverage_wf",
+) -> Workflow:
+    """Build the graph of a sweep: one map for each mask, one table for each atlas.
+
+    .. workflow::
+        :graph2use: orig
+        :simple_form: yes
+
+        from qsmref.sweep import parse_sweep
+        from qsmref.workflows import init_coverage_wf
+        wf = init_coverage_wf(
+            shape=(64, 64, 40), coverages=parse_sweep(["slab:8", "erosion:2"]),
+            radians_per_ppm=3.2, atlases=["mine"],
+        )
+
+    Parameters
+    ----------
+    shape : (3,) int
+        Voxels of the images.
+    coverages : sequence of Coverage
+        Of :func:`qsmref.sweep.parse_sweep`; the whole mask among them is left out, since its map is
+        made elsewhere.
+    radians_per_ppm : float
+        Factor of :mod:`qsmref.units`.
+    atlases : sequence of str
+        Names; each has three inputs.
+    references : sequence of str
+        Rows that are only subtracted; by default those of
+        :data:`qsmref.analysis.reference.REFERENCES`.
+    background, background_params, inversion, inversion_params
+        As for :func:`~qsmref.workflows.inversion.init_inversion_wf`.
+    omp_nthreads, random_seed, name
+        As for :func:`~qsmref.workflows.init_reconstruction_wf`.
+
+    Inputs
+    ------
+    field, noise
+        Unwrapped total field and its standard deviation, rad.
+    mask
+        The whole mask.
+    magnitude
+        (x, y, z)
+    labels_<atlas>, names_<atlas>, regions_<atlas>
+        Label image, its names, and the region table of the whole mask.
+
+    Outputs
+    -------
+    table_<atlas>, info_<atlas>
+        Table of the sweep, and what was done for each mask.
+    """
+    workflow = Workflow(name=name, methods=sentence("regions", "coverage"))
+    common = {"shape": shape, "random_seed": random_seed}
+    images, kinds = ["field", "noise", "mask", "magnitude"], ("labels", "names", "regions")
+    fields = [f"{kind}_{atlas}" for atlas in atlases for kind in kinds]
+    inputs = pe.Node(niu.IdentityInterface([*images, *fields]), name="inputnode")
+    made = [f"{kind}_{atlas}" for atlas in atlases for kind in ("table", "info")]
+    outputs = pe.Node(niu.IdentityInterface(made), name="outputnode")
+
+    in_ppm = {}
+    for image in ("field", "noise"):
+        in_ppm[image] = make_node(ConvertField(), f"sweep_{image}_in_ppm", volumes=3, **common)
+        in_ppm[image].inputs.factor = 1 / radians_per_ppm
+        workflow.connect(inputs, image, in_ppm[image], "field")
+
+    swept = [coverage for coverage in coverages if coverage != Coverage()]
+    gathered = {}
+    for output in ("chimap", "mask", "info"):
+        merge = niu.Merge(len(swept))
+        gathered[output] = pe.Node(merge, name=f"{output}s", run_without_submitting=True)
+    for i, coverage in enumerate(swept):
+        node = make_node(
+            CoverageMap(),
+            identifier(coverage.name),
+            volumes=2.5 * 16,
+            threads=omp_nthreads,
+            **common,
+        )
+        node.inputs.trait_set(
+            slab_cut_mm=coverage.slab_cut_mm,
+            erosion_mm=coverage.erosion_mm,
+            radians_per_ppm=radians_per_ppm,
+            background=background,
+            background_params=dict(background_params or {}),
+            inversion=inversion,
+            inversion_params=dict(inversion_params or {}),
+        )
+        workflow.connect([(inputs, node, [(f, f) for f in ("mask", "magnitude")])])
+        for image, source in in_ppm.items():
+            workflow.connect(source, "field", node, image)
+        for output, merge in gathered.items():
+            workflow.connect(node, output, merge, f"in{i + 1}")
+
+    for atlas in atlases:
+        node = make_node(CoverageTable(), f"coverage_of_{identifier(atlas)}", volumes=8, **common)
+        if references:
+            node.inputs.references = list(references)
+        used = {"labels": "labels", "names": "names", "regions": "whole"}
+        workflow.connect(
+            [
+                (inputs, node, [(f"{a}_{atlas}", b) for a, b in used.items()]),
+                *[(merge, node, [("out", f"{output}s")]) for output, merge in gathered.items()],
+                (node, outputs, [(out, f"{out}_{atlas}") for out in ("table", "info")]),
+            ]
+        )
+    return workflow
