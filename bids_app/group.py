@@ -28,10 +28,10 @@ from .collect import (
     Scan,
     find_scans,
     join_tables,
-    read_coverage,
     reduce_runs,
     select,
 )
+from .coverages import read_coverage
 from .dataset import read_status
 from .groupfiles import closing_words, write_results
 from .grouppage import write_pages
@@ -194,13 +194,12 @@ def _describe_joined(path_of, joined: Joined) -> None:
 def _measured(joined: Joined, settings: Settings) -> tuple[Measurements, list[str]]:
     """Means of the regions, one row a participant and session, at every coverage."""
     names = tuple(joined.regions["name"])
-    covers = {(0.0, 0.0): joined.means}
-    for cover, means in sorted(read_coverage(joined.scans, names).items()):
-        # The whole mask is that of the table of regions.
-        covers.setdefault(cover, means)
+    given = settings.references or tuple(r for r in REFERENCES if r in names)
+    found, cut = read_coverage(joined.scans, names, given, settings.coverage_kept)
+    # The whole mask is that of the table of regions.
+    covers = {(0.0, 0.0): joined.means, **{c: m for c, m in found.items() if c != (0.0, 0.0)}}
     values = np.stack(list(covers.values()), axis=1)
     participants, sessions, values, notes = reduce_runs(joined.scans, values)
-    given = settings.references or tuple(r for r in REFERENCES if r in names)
     try:
         pairs = differential_table(joined.regions, given)[["region", "reference"]]
     except ValueError as error:
@@ -217,6 +216,11 @@ def _measured(joined: Joined, settings: Settings) -> tuple[Measurements, list[st
     if settings.regions:
         measured = measured.select(settings.regions)
     lost = int((~np.isfinite(joined.means)).sum())
+    if cut:
+        notes.append(
+            f"{cut} values of smaller masks are left out: the mask keeps less than "
+            f"{settings.coverage_kept:g} of the part that the whole mask has (--coverage-kept)."
+        )
     if lost:
         notes.append(
             f"{lost} values are missing, of regions that lie outside a mask or are not labelled."
