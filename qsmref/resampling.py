@@ -33,8 +33,8 @@ def resample(
     reference_path : path
         Image whose grid the result has.
     transforms : sequence of path
-        ITK transforms, each from the fixed to the moving space, in the order of ANTs: the last one
-        is applied first to a point of the fixed space. None of them: the grids share a world.
+        ITK transforms in the order of ANTs: a point of the fixed space goes through the first one
+        first, and the last one leads into the moving space. None: both share their coordinates.
     invert : sequence of bool, optional
         Whether to invert each of them; only linear ones can be.
     interpolation : {'linear', 'label'}
