@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import qsmref
+from qsmref.analysis.region_methods import ATLASES_BY_NAME
 from qsmref.settings import GROUPS, PRESETS, Settings
 
 #: What ``analysis_level`` may be.
@@ -73,6 +74,7 @@ def _check_paths(parser, bids_dir: Path, output_dir: Path, settings: Settings) -
     for flag, file in (
         ("--bids-filter-file", settings.bids_filter_file),
         ("--use-plugin", settings.use_plugin),
+        ("--label-groups", settings.label_groups),
     ):
         if file is not None and not file.is_file():
             parser.error(f"{flag}: there is no file {file}")
@@ -133,9 +135,8 @@ def _arguments(item: Field) -> dict[str, Any]:
     arguments["metavar"] = data["metavar"]
     if data["choices"]:
         arguments["choices"] = data["choices"]
-    if kind in ("list", "numbers", "pairs", "parameters"):
-        convert = {"list": str, "numbers": float, "pairs": _pair, "parameters": _parameter}[kind]
-        return {**arguments, "nargs": "+", "action": "extend", "type": convert}
+    if kind in _SEVERAL:
+        return {**arguments, "nargs": "+", "action": "extend", "type": _SEVERAL[kind]}
     if kind == "sweep":
         return {**arguments, "nargs": "*"}
     if kind == "range":
@@ -173,7 +174,8 @@ class _Count(argparse.Action):
 
 
 def _pair_options() -> list[str]:
-    return [f.name for f in fields(Settings) if f.metadata["kind"] in ("pairs", "parameters")]
+    kinds = ("pairs", "atlases", "parameters")
+    return [f.name for f in fields(Settings) if f.metadata["kind"] in kinds]
 
 
 def _merged(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
@@ -190,6 +192,18 @@ def _pair(text: str) -> tuple[str, str]:
     if not (key and equals and value):
         raise argparse.ArgumentTypeError(f"expected NAME=PATH, got {text!r}")
     return key, str(Path(value).absolute())
+
+
+def _atlas(text: str) -> tuple[str, str]:
+    """NAME=PATH, or a name that is enough.
+
+    >>> _atlas("CIT168")
+    ('CIT168', 'CIT168')
+    """
+    if text in ATLASES_BY_NAME:
+        return text, text
+    name, _, value = text.partition("=")
+    return (name, value) if name and value in ATLASES_BY_NAME else _pair(text)
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -210,6 +224,16 @@ def _scalar(text: str) -> bool | int | float | str | None:
         except ValueError:
             continue
     return text
+
+
+#: Kinds of options that take several values, and what makes one of them.
+_SEVERAL = {
+    "list": str,
+    "numbers": float,
+    "pairs": _pair,
+    "atlases": _atlas,
+    "parameters": _parameter,
+}
 
 
 def _memory(text: str) -> float:

@@ -129,6 +129,7 @@ CONVERT = {
     "numbers": _numbers,
     "range": _range,
     "pairs": _pairs,
+    "atlases": _pairs,
     "parameters": _parameters,
     "sweep": _sweep,
 }
@@ -146,6 +147,7 @@ EXPECTED = {
     "numbers": "a list of positive numbers",
     "range": "two numbers",
     "pairs": "a table of names and paths",
+    "atlases": "a table of names and paths",
     "parameters": "a table of names and values",
     "sweep": "a list such as slab:8,16 erosion:2,4 (mm)",
 }

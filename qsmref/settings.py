@@ -18,6 +18,7 @@ from .analysis import methods as statistics
 from .options import checked, plain
 from .options import option as _option
 from .reconstruction import methods
+from .region_settings import RegionSettings
 
 #: What a preset changes with respect to the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -43,8 +44,10 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(RegionSettings):
     """All options of a run, checked when it is made.
+
+    Those on regions and references are in :class:`~qsmref.region_settings.RegionSettings`.
 
     Raises
     ------
@@ -192,27 +195,6 @@ class Settings:
         "parameters",
         ("--inversion-param",),
         metavar="KEY=VALUE",
-    )
-
-    # Regions and references
-    references: tuple[str, ...] = _option(
-        (),
-        "regions",
-        "rows of the region table that are only subtracted in the table of differences, where "
-        "every region stands against every region and reference (default: brain, csf and wm, as "
-        "far as there are labels for them)",
-        "list",
-        metavar="NAME",
-    )
-
-    coverage_sweep: tuple[str, ...] | None = _option(
-        None,
-        "regions",
-        "reconstruct again with smaller masks, and write the differences under each: slab:MM makes "
-        "the slab thinner by that much, half of it at either end; erosion:MM erodes the mask; "
-        "slab:8,16+erosion:2 combines them (without words: slab:8,16,24,32,40 erosion:2,4,6,8,10)",
-        "sweep",
-        metavar="SWEEP",
     )
 
     # Comparing participants
@@ -402,6 +384,7 @@ class Settings:
                     f"derivative name {name!r} must be letters and digits: it names the atlas in "
                     "file names"
                 )
+        self.check_regions()
         if self.maps is not None and self.maps not in self.derivatives:
             raise ValueError(
                 f"maps names the derivative {self.maps!r}, which is not among those given: "

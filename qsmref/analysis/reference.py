@@ -13,13 +13,11 @@ import numpy as np
 import pandas as pd
 
 from .names import split_side, tissue, tissue_labels
+from .region_methods import STATISTICS
 from .regions import LEVELS, Measurement, joined, table_of, voxels_by_label, voxels_of
 
 #: Rows that serve as references only: a pair has them second, and never two of them.
 REFERENCES = ("brain", "csf", "wm")
-
-#: Measures of level that a difference can be made of.
-STATISTICS = ("mean", "median")
 
 #: The columns of a differential table as a BIDS sidecar describes them.
 COLUMNS = {
