@@ -95,6 +95,8 @@ class Joined:
     regions: pd.DataFrame
     #: (scan, region) mean, ppb.
     means: np.ndarray
+    #: (scan, region, 3) centres, mm.
+    centres: np.ndarray
     #: Who could not be read, and why.
     unread: tuple[tuple[str, str], ...]
 
@@ -169,8 +171,8 @@ def join_tables(
         if "differential" not in headers:
             columns = [*head, "region", "reference", "difference"]
             out["differential"].write("\t".join(columns).encode() + b"\n")
-        regions, means = _means(body, headers["roi"], kept, lines)
-    return Joined(tuple(kept), regions, means, tuple(unread.items()))
+        regions, means, centres = _means(body, headers["roi"], kept, lines)
+    return Joined(tuple(kept), regions, means, centres, tuple(unread.items()))
 
 
 def _opened(stack: ExitStack, path: Path):
@@ -204,8 +206,8 @@ def _lines(path: Path, text: bytes, desc: str, header: bytes | None) -> tuple[by
 
 def _means(
     body: io.BytesIO, header: bytes, scans: Sequence[Scan], lines: Sequence[int]
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Regions and their means of all scans."""
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Regions, their means and their centres of all scans."""
     body.seek(0)
     table = pd.read_csv(
         body,
@@ -234,10 +236,13 @@ def _means(
         raise DataError(f"{path.name}: the mean of {name!r} is {text.iat[at]!r}, not a number.")
     means = np.full((len(scans), len(names)), np.nan)
     means[scan, code] = mean
+    centres = np.full((len(scans), len(names), 3), np.nan)
+    for axis, column in enumerate("xyz"):
+        centres[scan, code, axis] = pd.to_numeric(table[column], errors="coerce")
     regions = table.iloc[np.unique(code, return_index=True)[1]].reset_index(drop=True)
     for column in ("index", "mean", "se", "coverage", "x", "y", "z"):
         regions[column] = pd.to_numeric(regions[column], errors="coerce")
-    return regions, means
+    return regions, means, centres
 
 
 def reduce_runs(

@@ -51,7 +51,7 @@ def read_coverage(
     Returns
     -------
     means : dict
-        From slab cut and erosion (mm) to a (scan, region) array, ppb, in rising order.
+        From slab cut and erosion (mm) to a (scan, region) array, ppb; slab cuts first.
     lost : int
         Values that were left out because the mask cut the region.
 
@@ -84,7 +84,7 @@ def read_coverage(
     lost = _leave_out(
         values, covered, [place[r] for r in map(str.encode, references) if r in place], kept
     )
-    return dict(sorted(values.items())), lost
+    return dict(sorted(values.items(), key=lambda item: item[0][::-1])), lost
 
 
 def _leave_out(values, covered, references, kept: float) -> int:

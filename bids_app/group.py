@@ -144,7 +144,8 @@ def _compare(
         _describe_joined(path_of, joined)
         measured, notes = _measured(joined, settings)
         plan = _plan(joined, measured, settings)
-        results = analyse(measured, _missing_are_told(people, measured, settings), plan)
+        people = _missing_are_told(people, measured, settings)
+        results = analyse(measured, people, plan, _distances(joined, measured.pairs))
     except RequestError as error:
         raise DataError(str(error), ExitCode.USAGE) from error
     except TableError as error:
@@ -226,6 +227,18 @@ def _measured(joined: Joined, settings: Settings) -> tuple[Measurements, list[st
             f"{lost} values are missing, of regions that lie outside a mask or are not labelled."
         )
     return measured, notes
+
+
+def _distances(joined: Joined, pairs) -> dict[tuple[str, str], float]:
+    """Distance of the centres of two regions, mm, mean over participants."""
+    place = {name: k for k, name in enumerate(joined.regions["name"])}
+    made = {}
+    for a, b in pairs:
+        each = np.linalg.norm(joined.centres[:, place[a]] - joined.centres[:, place[b]], axis=1)
+        each = each[np.isfinite(each)]
+        if each.size:
+            made[a, b] = float(each.mean())
+    return made
 
 
 def _plan(joined: Joined, measured: Measurements, settings: Settings) -> Plan:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from itertools import product
 from typing import NamedTuple
 
+from .analysis.methods import coverage_name
+
 #: The sweep of the source study.
 STUDY = ("slab:8,16,24,32,40", "erosion:2,4,6,8,10")
 
@@ -25,13 +27,8 @@ class Coverage(NamedTuple):
 
     @property
     def name(self) -> str:
-        """In a form for names of nodes and columns.
-
-        >>> Coverage(8, 0).name, Coverage(7.5, 2).name, Coverage().name
-        ('slab_8mm', 'slab_7.5mm_erosion_2mm', 'whole')
-        """
-        values = zip(_KINDS, self, strict=True)
-        return "_".join(f"{kind}_{mm:g}mm" for kind, mm in values if mm) or "whole"
+        """:func:`qsmref.analysis.methods.coverage_name`."""
+        return coverage_name(*self)
 
 
 def parse_sweep(parts: Iterable[str]) -> tuple[Coverage, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from .paired import paired_test
 from .power import sample_size
 from .reference import REFERENCES
 from .reliability import reliability_table
+from .stability import add_effects, growth_table, stability_table, survival_table
 from .statistics import compare
 from .tables import Measurements, RequestError, TableError, hint
 
@@ -62,7 +63,12 @@ class Results:
     participants: tuple[str, ...] = ()
 
 
-def analyse(measured: Measurements, participants: pd.DataFrame | None, plan: Plan) -> Results:
+def analyse(
+    measured: Measurements,
+    participants: pd.DataFrame | None,
+    plan: Plan,
+    distances: Mapping[tuple[str, str], float] | None = None,
+) -> Results:
     """Make all tables that a cohort allows.
 
     Parameters
@@ -73,13 +79,16 @@ def analyse(measured: Measurements, participants: pd.DataFrame | None, plan: Pla
         One row a participant, with groups and covariates.
     plan : Plan
         What is asked.
+    distances : mapping, optional
+        From a pair (region, reference) to the distance of the two, mm; for the tables of a sweep.
 
     Returns
     -------
     Results
         With one scan a participant and groups: ``ttest``, ``omnibus``, ``drivers`` and, for two
         groups, ``specifications``, ``audit``, ``equivalence``, ``variance``; with several scans
-        ``change`` and ``reliability``. Always ``power`` (of one scan a participant) and
+        ``change`` and ``reliability``; with several coverages ``survival``, ``stability`` and
+        ``growth``. Always ``power`` (of one scan a participant) and
         ``excluded``.
 
     Raises
@@ -112,6 +121,10 @@ def analyse(measured: Measurements, participants: pd.DataFrame | None, plan: Pla
         excluded += _between(results, measured, participants, design, plan)
     else:
         results.notes.append("No column of groups was given: nothing is compared.")
+    if len(measured.coverages) > 1 and not several:
+        _over_masks(results, measured, design, plan, distances)
+    elif len(measured.coverages) > 1:
+        results.notes.append("The sweep of masks is not summarised, since there are sessions.")
     if not several:
         outcomes = outcomes_of(measured.full_coverage())
         results.tables["power"] = sample_size(outcomes, design, plan.power_differences)
@@ -191,6 +204,27 @@ def _between(
     else:
         results.notes.append("The reference audit compares two groups: choose two of them.")
     return left_out
+
+
+def _over_masks(
+    results: Results,
+    measured: Measurements,
+    design: Design,
+    plan: Plan,
+    distances: Mapping[tuple[str, str], float] | None,
+) -> None:
+    """What survives a sweep of masks, and how far values move over it."""
+    keep = design.place(measured.participants)
+    measured = measured.scans(np.flatnonzero(keep >= 0))
+    stable = stability_table(measured, distances, design.codes[keep[keep >= 0]])
+    if "ttest" in results.tables:
+        comparison = results.tables["ttest"]
+        results.tables["survival"] = survival_table(comparison)
+        if comparison["difference"].notna().any():
+            stable = add_effects(stable, comparison)
+    results.tables["stability"] = stable
+    if distances:
+        results.tables["growth"] = growth_table(measured, distances, seed=plan.seed)
 
 
 def _over_time(

@@ -129,6 +129,82 @@ _SPECIAL: dict[str, dict[str, dict[str, Any]]] = {
         "least_correlation": {"Description": "SD(reference) / (2 SD(region))"},
         "helps": {"Description": "Whether correlation is above least_correlation"},
     },
+    "survival": {
+        "n_tested": {"Description": "Masks under which the row has a test"},
+        "n_significant": {"Description": "Of these with q_bh below 0.05"},
+        **{
+            f"survives_{sweep}": {
+                "Description": f"Whether q_bh is below 0.05 under every mask of {words} that has "
+                "a test, the whole mask among them"
+            }
+            for sweep, words in (
+                ("slab", "the slab cuts"),
+                ("erosion", "the erosions"),
+                ("all", "the sweep"),
+            )
+        },
+    },
+    "stability": {
+        "distance_mm": {
+            "Description": "Distance of the centres, mean over participants",
+            "Units": "mm",
+        },
+        "n": {"Description": "Participants with values under two masks or more"},
+        "sd_between": {
+            "Description": "SD between participants within groups, whole mask",
+            **_PPB,
+        },
+        **{
+            f"{kind}_{sweep}": {"Description": text.format(words), **unit}
+            for sweep, words in (
+                ("slab", "the slab cuts"),
+                ("erosion", "the erosions"),
+                ("all", "all masks"),
+            )
+            for kind, text, unit in (
+                (
+                    "sd",
+                    "SD within a participant over {}, the whole mask among them; pooled over "
+                    "participants",
+                    _PPB,
+                ),
+                (
+                    "index",
+                    "Stability index over {}: 1 - var(A - B) / (var(A) + var(B)), 1 when the "
+                    "difference stays while the regions move",
+                    {},
+                ),
+            )
+        },
+        "effect_whole": {"Description": "Difference of the groups under the whole mask", **_PPB},
+        "effect_sd": {"Description": "SD of the difference of the groups over the masks", **_PPB},
+        "effect_low": {"Description": "Least difference of the groups over the masks", **_PPB},
+        "effect_high": {"Description": "Largest difference of the groups over the masks", **_PPB},
+    },
+    "growth": {
+        "sweep": {
+            "Description": "Masks",
+            "Levels": {
+                "slab": "the slab cuts",
+                "erosion": "the erosions",
+                "all": "all masks",
+            },
+        },
+        "n_pairs": {"Description": "Pairs of single structures"},
+        "n": {"Description": "Participants with values under two masks or more"},
+        "slope": {
+            "Description": "What the SD of a difference over the masks grows by with the distance "
+            "of its regions",
+            "Units": "ppb/cm",
+        },
+        "ci_low": {
+            "Description": "Lower limit of the 95 % interval of the slope, participants drawn anew",
+            "Units": "ppb/cm",
+        },
+        "ci_high": {"Description": "Upper limit of the same interval", "Units": "ppb/cm"},
+        "intercept": {"Description": "SD at distance zero on the line", **_PPB},
+        "spearman": {"Description": "Rank correlation of SD and distance over the pairs"},
+    },
     "power": {
         "sd": {"Description": "SD within groups, pooled", **_PPB},
         "sd_high": {"Description": "Upper limit of its one-sided 80 % interval", **_PPB},
@@ -189,6 +265,9 @@ TITLES = {
     "ttest": "Comparison of the groups in every region and difference",
     "omnibus": "All differences at once, which no offset can touch",
     "drivers": "What each region adds to the omnibus test",
+    "survival": "Which results stay significant under every mask of the sweep",
+    "stability": "How far each region and difference moves over the sweep of masks",
+    "growth": "How this movement grows with the distance of two regions",
     "audit": "How far the result for a region depends on the reference",
     "specifications": "The comparison under every reference",
     "equivalence": "Whether a reference is equal in the groups",
@@ -224,6 +303,9 @@ def describe(
         known[f"n_{label}"] = {"Description": f"Participants in group {group!r} with the value"}
         known[f"mean_{label}"] = {"Description": f"Mean of group {group!r}", **_PPB}
         known[f"sd_{label}"] = {"Description": f"SD of group {group!r}", **_PPB}
+    for mask, cover in table.attrs.get("masks", {}).items():
+        text = "Whether q_bh is below 0.05 with the slab cut by {:g} mm and an erosion of {:g} mm"
+        known[mask] = {"Description": text.format(*cover)}
     if len(groups) == 2:
         text = f"Mean of {groups[0]!r} minus mean of {groups[1]!r}"
         known.setdefault("difference", {"Description": text, **_PPB})

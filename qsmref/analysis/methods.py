@@ -16,3 +16,13 @@ COHORT_TESTS = (*TESTS, "mixed", "paired")
 TIMES = ("auto", "number", "category")
 #: Differences for which sample sizes are given, ppb.
 POWER_DIFFERENCES = (5.0, 10.0, 20.0)
+
+
+def coverage_name(slab_cut_mm: float, erosion_mm: float) -> str:
+    """Name of a mask of a coverage sweep, in a form for columns and nodes.
+
+    >>> coverage_name(8, 0), coverage_name(7.5, 2), coverage_name(0, 0)
+    ('slab_8mm', 'slab_7.5mm_erosion_2mm', 'whole')
+    """
+    lengths = {"slab": slab_cut_mm, "erosion": erosion_mm}
+    return "_".join(f"{kind}_{mm:g}mm" for kind, mm in lengths.items() if mm) or "whole"
