@@ -86,7 +86,8 @@ def test_labels_from_the_shell(tmp_path):
     ("arguments", "sentence"),
     [
         ([], "COMMAND"),
-        (["study"], "invalid choice"),
+        (["cohort"], "invalid choice"),
+        (["study"], "OUT"),
         (["dataset"], "OUT"),
         (["dataset", "OUT", "--matrix", "1", "2"], "expected 3 arguments"),
         (["dataset", "OUT", "--matrix", "1", "2", "0"], "whole number from 1"),

@@ -1,4 +1,4 @@
-"""Command line of the phantom: ``qsmref-phantom dataset OUT``.
+"""Command line of the phantom: ``qsmref-phantom dataset OUT`` and ``qsmref-phantom study OUT``.
 
 Only the standard library is imported before the options are known, so that ``--help`` is quick.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..problems import DataError, ExitCode
+from . import cli_study
 
 PROG = "qsmref-phantom"
 
@@ -65,6 +66,7 @@ def _build_parser() -> argparse.ArgumentParser:
         dest="command", metavar="COMMAND", required=True, parser_class=_Parser
     )
     _add_dataset(commands)
+    _add_study(commands)
     return parser
 
 
@@ -97,6 +99,21 @@ def _add_dataset(commands) -> None:
     _add_head(parser.add_argument_group("head"))
     _add_acquisition(parser.add_argument_group("acquisition"))
     _add_cohort(parser.add_argument_group("cohort"))
+
+
+def _add_study(commands) -> None:
+    parser = commands.add_parser(
+        "study",
+        help="reconstruct a head from masks of several coverages, and ask what stays still",
+        description=(
+            "Reconstruct a head of known susceptibility under three conditions (no background; air "
+            "with the background removal converged; the same stopped early) from slabs and eroded "
+            "masks, and write the means of regions and of their differences, figures, the offset "
+            "as a field, and every parameter. A second call does only what is missing."
+        ),
+    )
+    cli_study.add_arguments(parser, _count, _seed)
+    parser.set_defaults(run=cli_study.run_study)
 
 
 def _add_head(group) -> None:

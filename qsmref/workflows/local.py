@@ -1,0 +1,87 @@
+"""Running a graph on this machine, for the commands that are no BIDS App."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import io
+import json
+import os
+import time
+from pathlib import Path
+
+from .. import files
+from ..problems import DataError, ExitCode
+from .engine import Workflow
+
+
+def run_locally(workflow: Workflow, work_dir: Path, nprocs: int) -> None:
+    """Run a graph; steps whose inputs are those of the last time are not done again.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        Its ``base_dir`` is set to `work_dir`.
+    work_dir : Path
+        Where intermediate results stay.
+    nprocs : int
+        Steps that run at the same time.
+
+    Raises
+    ------
+    DataError
+        The sentence of the step that failed.
+    """
+    # nipype asks a server for its newest version when it is imported, unless told not to.
+    os.environ.setdefault("NIPYPE_NO_ET", "1")
+    work_dir = Path(work_dir).absolute()
+    work_dir.mkdir(parents=True, exist_ok=True)
+    _configure(work_dir)
+    workflow.base_dir = str(work_dir)
+    started = time.time()
+    arguments = {"n_procs": nprocs, "raise_insufficient": False, "mp_context": "forkserver"}
+    plugin = "MultiProc" if nprocs > 1 else "Linear"
+    try:
+        # What nipype writes into the current folder stays in the work folder.
+        with contextlib.chdir(work_dir):
+            workflow.run(plugin=plugin, plugin_args=arguments)
+    except Exception as error:
+        raise _told(work_dir / workflow.name, started, error) from error
+
+
+def _told(folder: Path, started: float, error: Exception) -> DataError:
+    """What the step that failed left as a note, or what the engine says."""
+    from ..interfaces.base import PROBLEM_FILE
+
+    notes = [n for n in folder.rglob(PROBLEM_FILE) if n.stat().st_mtime >= started - 1]
+    for note in sorted(notes):
+        content = json.loads(note.read_text(encoding="utf-8"))
+        step = note.parent.name.replace("_", " ")
+        return DataError(f"{step}: {content['sentence']}", ExitCode(content["code"]))
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return DataError(f"The graph stopped: {lines[-1]}", ExitCode.INTERNAL)
+
+
+def _configure(work_dir: Path) -> None:
+    """Set nipype's own options, here and for its workers; they are global to a process."""
+    sections = {
+        "execution": {
+            "crashdump_dir": str(work_dir / "crashes"),
+            "crashfile_format": "txt",
+            "create_report": "false",
+            "hash_method": "content",
+            "poll_sleep_duration": "0.05",
+            "stop_on_first_crash": "true",
+        },
+        "logging": dict.fromkeys(["workflow_level", "utils_level", "interface_level"], "CRITICAL"),
+    }
+    text, parser = io.StringIO(), configparser.ConfigParser()
+    parser.read_dict(sections)
+    parser.write(text)
+    files.write_text(work_dir / "nipype" / "nipype.cfg", text.getvalue())
+    os.environ["NIPYPE_CONFIG_DIR"] = str(work_dir / "nipype")
+
+    from nipype import config, logging
+
+    config.update_config(sections)
+    logging.update_logging(config)
