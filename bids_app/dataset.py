@@ -19,6 +19,8 @@ from qsmref.index import read_description
 from qsmref.problems import Problem
 from qsmref.settings import Settings
 
+from .leftovers import tidy_shared
+
 BIDS_VERSION = "1.10.0"
 #: States of a run or participant in the status table.
 COMPLETED, FAILED, SKIPPED = "completed", "failed", "skipped"
@@ -121,6 +123,7 @@ def write_dataset_files(
     """
     links = {"raw": bids_dir, **{name: Path(p) for name, p in settings.derivatives.items()}}
     with lock(output_dir):
+        tidy_shared(output_dir)
         description = _description(output_dir, bids_dir, links)
         _write_if_changed(output_dir / "dataset_description.json", _json(description))
         _write_if_changed(output_dir / ".bidsignore", _ignored(output_dir, prefixes))
@@ -261,5 +264,6 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 def _write_if_changed(path: Path, text: str) -> None:
-    if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+    # As bytes: what a damaged file holds need not be text.
+    if not (path.is_file() and path.read_bytes() == text.encode()):
         files.write_text(path, text)

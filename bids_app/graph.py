@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 import io
 import os
 import shutil
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from qsmref import files
+from qsmref.machine import available_cores, available_memory, threads_per_node
 from qsmref.problems import DataError, ExitCode
 from qsmref.runs import Run
 from qsmref.settings import Settings
 from qsmref.sweep import parse_sweep
-from qsmref.workflows.engine import Workflow, available_cores, identifier
-from qsmref.workflows.subject import init_subject_wf, run_name, threads_per_node
+from qsmref.workflows.engine import Workflow, identifier
+from qsmref.workflows.subject import init_subject_wf, run_name
 
 from .progress import SINK, Progress
 
@@ -82,12 +84,14 @@ def configure(settings: Settings, output_dir: Path) -> None:
             "summary_file": str(settings.work_dir.absolute() / NAME / "resource_monitor.json"),
         },
     }
-    # Workers are new processes, here or on a cluster; they find the options in this file.
-    folder = settings.work_dir.absolute() / "nipype"
+    # Workers are new processes, here or on a cluster; they find the options in this file. Commands
+    # with other options may share the work folder.
     text = io.StringIO()
     parser = configparser.ConfigParser()
     parser.read_dict(sections)
     parser.write(text)
+    digest = hashlib.sha256(text.getvalue().encode()).hexdigest()[:12]
+    folder = settings.work_dir.absolute() / "nipype" / digest
     files.write_text(folder / "nipype.cfg", text.getvalue())
     os.environ["NIPYPE_CONFIG_DIR"] = str(folder)
 
@@ -113,9 +117,10 @@ def choose_plugin(settings: Settings) -> tuple[str, dict[str, Any]]:
         processes = settings.nprocs or available_cores()
         name = "Linear" if processes == 1 else "MultiProc"
         arguments = {"n_procs": processes}
-        if settings.mem is not None:
-            arguments["memory_gb"] = settings.mem
     if name == "MultiProc":
+        arguments.setdefault("n_procs", settings.nprocs or available_cores())
+        # nipype would take what the machine has, whatever a container or a job may use of it.
+        arguments.setdefault("memory_gb", settings.mem or available_memory())
         # A node that wants more than there is runs alone instead of stopping the graph.
         arguments.setdefault("raise_insufficient", False)
         # Workers are started clean: a fork would inherit the threads of numerical libraries.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shutil
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -21,10 +20,9 @@ from .parser import Command, parse_args
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; the last line printed agrees with it."""
-    # nipype asks a server for its newest version when it is imported, unless told not to.
-    os.environ.setdefault("NIPYPE_NO_ET", "1")
     command = parse_args(argv)
     try:
+        _prepare(command.settings)
         finished, asked, problems = _LEVELS[command.level](command)
     except DataError as error:
         return _last_line(0, 0, [Problem("", str(error), error.code)])
@@ -37,6 +35,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _last_line(0, 0, [_unexpected(error, command.output_dir)])
     return _last_line(finished, asked, problems)
+
+
+def _prepare(settings: Settings) -> None:
+    from qsmref.machine import threads_per_node
+
+    from .environment import prepare
+
+    try:
+        prepare(settings.work_dir.absolute(), threads_per_node(settings))
+    except OSError as error:
+        raise DataError(
+            f"the work folder {settings.work_dir} cannot be written ({error.strerror}).",
+            ExitCode.CANNOT_CREATE,
+        ) from error
 
 
 def _unexpected(error: Exception, output_dir: Path) -> Problem:
@@ -88,9 +100,40 @@ _LEVELS = {"participant": _participant_level, "group": _group_level}
 
 
 def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]]:
+    """Claim the participants, process them, and tell what became of each."""
+    from qsmref.workflows.engine import identifier
+
+    from . import workfolder
+    from .graph import NAME
+    from .leftovers import tidy
+
+    settings, output_dir = command.settings, command.output_dir
+    folder = settings.work_dir.absolute() / NAME
+    with contextlib.ExitStack() as stack:
+        names = {subject: identifier("sub", subject, "wf") for subject in subjects}
+        taken = workfolder.claim(stack, folder, output_dir, names)
+        own = [subject for subject in subjects if subject not in taken]
+        if settings.clean_workdir:
+            workfolder.clean(folder, [names[subject] for subject in own])
+        tidy(output_dir, own)
+        runs = [run for run in runs if run.subject in own]
+        problems = problems + [_busy(subject) for subject in taken]
+        problems = problems + _run(command, runs, own, problems)
+    failed = set(_subjects(problems))
+    finished = [s for s in subjects if s not in failed]
+    return len(finished), len(subjects), problems
+
+
+def _busy(subject: str) -> Problem:
+    sentence = "another command is working on this participant; its results are left alone."
+    _error(f"sub-{subject}: {sentence}")
+    return Problem(subject, sentence, ExitCode.CANNOT_CREATE, step="start")
+
+
+def _run(command, runs, subjects, problems) -> list[Problem]:
+    """Run the graph of these runs and conclude these participants; return new problems."""
     from .dataset import write_dataset_files
     from .graph import (
-        NAME,
         choose_plugin,
         configure,
         init_app_wf,
@@ -98,11 +141,9 @@ def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]
         make_progress,
         write_graph,
     )
+    from .workfolder import mend
 
     settings, output_dir = command.settings, command.output_dir
-    work = settings.work_dir.absolute()
-    if settings.clean_workdir:
-        shutil.rmtree(work / NAME, ignore_errors=True)
     configure(settings, output_dir)
     workflow = init_app_wf(runs, settings, output_dir)
     write_dataset_files(
@@ -114,21 +155,21 @@ def _process(command, runs, problems, subjects) -> tuple[int, int, list[Problem]
     )
     if settings.write_graph:
         write_graph(workflow, output_dir)
-    completed = []
+    found, completed = [], []
     if runs:
+        for step in mend(workflow):
+            _error(f"warning: the result of {step} in the work folder is damaged; done again")
         plugin, plugin_args = choose_plugin(settings)
         progress = make_progress(workflow, runs, settings, output_dir, plugin)
         plugin_args["status_callback"] = progress
         arguments = {"plugin": make_plugin(plugin, plugin_args), "plugin_args": plugin_args}
-        problems = problems + _run_graph(workflow, arguments, progress, runs)
+        found = _run_graph(workflow, arguments, progress, runs)
         completed = progress.completed(runs)
     for subject in subjects:
-        mine = [p for p in problems if p.subject == subject]
+        mine = [p for p in [*problems, *found] if p.subject == subject]
         done = [r for r in completed if r.subject == subject]
         _conclude(output_dir, subject, done, mine, settings)
-    failed = set(_subjects(problems))
-    finished = [s for s in subjects if s not in failed]
-    return len(finished), len(subjects), problems
+    return found
 
 
 def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
@@ -145,7 +186,8 @@ def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
             # Not a step but the engine itself: there is nothing else that could tell of it.
             cause = str(error).strip().splitlines()
             sentence = f"the graph stopped: {cause[-1] if cause else type(error).__name__}"
-            return [Problem("", sentence, ExitCode.INTERNAL, step="graph")]
+            code = ExitCode.IO_ERROR if isinstance(error, OSError) else ExitCode.INTERNAL
+            progress.problems.append(Problem("", sentence, code, step="graph"))
     done = {run.prefix for run in progress.completed(runs)}
     told = {problem.prefix for problem in progress.problems}
     stopped = [

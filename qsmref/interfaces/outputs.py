@@ -69,7 +69,8 @@ class SaveDerivative(Interface):
 
 
 def _write_if_new(path: Path, text: str) -> None:
-    if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+    # As bytes: what a damaged file holds need not be text.
+    if not (path.is_file() and path.read_bytes() == text.encode()):
         files.write_text(path, text)
 
 

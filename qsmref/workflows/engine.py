@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
-import os
 import re
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nipype.pipeline import engine as pe
 
+from .. import files
 from ..interfaces.base import Interface
 
 #: GB that Python and its libraries take in a process.
 _BASE_GB = 0.3
+
+#: File in the folder of a finished node with the checksums of what the node made.
+SEAL = "seal.json"
+
+
+def checksums(folder: Path) -> dict[str, list[int]]:
+    """Size in bytes and CRC-32 of the files a node made, by their names from its folder.
+
+    They tell a damaged file from a whole one, which is all that is asked of them.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        # nipype's own files, which it writes at other times and which guard themselves.
+        own = name.startswith(("_", ".", "result_")) or name == SEAL
+        if path.is_file() and not own:
+            found[name] = [path.stat().st_size, _crc(path)]
+    return found
+
+
+def _crc(path: Path) -> int:
+    value = 0
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+class Node(pe.Node):
+    """Node that seals its folder when it is done: without its seal a result is not reused.
+
+    nipype looks at the inputs of a finished node only. A disk that was full, a machine that lost
+    its power or a hand that slipped would go unnoticed into everything after it.
+    """
+
+    def run(self, updatehash: bool = False) -> Any:
+        """Run, or take what is there; then seal the folder unless it is sealed."""
+        result = super().run(updatehash=updatehash)
+        folder = Path(self.output_dir())
+        if not (folder / SEAL).is_file():
+            files.write_json(folder / SEAL, checksums(folder))
+        return result
 
 
 class Workflow(pe.Workflow):
@@ -39,7 +84,7 @@ def make_node(
     volumes: float,
     threads: int = 1,
     random_seed: int | None = None,
-) -> pe.Node:
+) -> Node:
     """Node that tells the scheduler how much memory and how many threads it takes.
 
     Parameters
@@ -61,14 +106,7 @@ def make_node(
     if random_seed is not None:
         interface.inputs.random_seed = random_seed
     gigabytes = _BASE_GB + volumes * float(np.prod(shape)) * 4 / 1e9
-    return pe.Node(interface, name=name, n_procs=threads, mem_gb=round(gigabytes, 3))
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which may be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return Node(interface, name=name, n_procs=threads, mem_gb=round(gigabytes, 3))
 
 
 def identifier(*labels: str) -> str:

@@ -11,6 +11,7 @@ from nipype.pipeline import engine as pe
 
 from .. import units
 from ..interfaces.tables import LoadMap, ReferenceStatistics
+from ..machine import threads_per_node
 from ..reconstruction.checks import echo_spacing
 from ..reconstruction.dipole import GAMMA_HZ_PER_T
 from ..reconstruction.parameters import with_few_iterations
@@ -20,14 +21,12 @@ from ..sweep import parse_sweep
 from . import outputs
 from .citations import reference, sentence
 from .coverage import init_coverage_wf
-from .engine import Workflow, available_cores, identifier, make_node
+from .engine import Workflow, identifier, make_node
 from .reconstruction import init_reconstruction_wf
 from .regions import init_regions_wf
 
 #: What a sweep of masks needs of an atlas.
 _OF_AN_ATLAS = ("labels", "names", "regions")
-#: Threads of one node, when nothing else is said.
-_MOST_THREADS = 8
 
 
 def init_subject_wf(
@@ -88,12 +87,6 @@ def init_subject_wf(
             build = init_echo_run_wf if isinstance(run, EchoRun) else init_map_run_wf
             workflow.add_nodes([build(run=run, settings=settings, output_dir=output_dir)])
     return workflow
-
-
-def threads_per_node(settings: Settings) -> int:
-    """Threads of one node: what was asked for, and never more than there are processes."""
-    processes = settings.nprocs or available_cores()
-    return min(settings.omp_nthreads or min(processes, _MOST_THREADS), processes)
 
 
 def run_name(run: Run) -> str:
