@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qsmref.interfaces.base import PROBLEM_FILE, Interface
+from qsmref.interfaces import base
+from qsmref.interfaces.base import PROBLEM_FILE
 from qsmref.problems import ExitCode, Problem
 from qsmref.runs import Run
 
@@ -122,7 +123,7 @@ class Progress:
         return [run for run in runs if self._missing.get(run.prefix) == 0]
 
     def _step(self, node: Any) -> Step | None:
-        if not isinstance(node.interface, Interface):
+        if not isinstance(node.interface, base.Step):
             # nipype's own nodes only pass things on.
             return None
         parts = node.fullname.split(".")

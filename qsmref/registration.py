@@ -231,6 +231,12 @@ def levels(spacing: Sequence[float], iterations: Sequence[int] = ITERATIONS) -> 
     return tuple(padded[:count])
 
 
+def brain_of_stripped(template: ANTsImage) -> ANTsImage:
+    """Brain of a template without a skull: where it is not zero, and what that encloses."""
+    inside = ndimage.binary_fill_holes(template.numpy() != 0)
+    return template.new_image_like(inside.astype(np.float32))
+
+
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Overlap of two masks: twice the common part over the sum of both; 0 when both are empty."""
     total = np.count_nonzero(a) + np.count_nonzero(b)

@@ -41,7 +41,11 @@ class InputSpec(BaseInterfaceInputSpec):
     )
 
 
-class Interface(SimpleInterface):
+class Step:
+    """What counts as a step of a run: its progress and its problems are told by their names."""
+
+
+class Interface(Step, SimpleInterface):
     """Base class: subclasses implement ``_compute(folder)`` and fill ``self._results``."""
 
     input_spec = InputSpec
@@ -52,7 +56,7 @@ class Interface(SimpleInterface):
         if isdefined(seed):
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002  libraries may draw from the global generator
-        with _problems_in(folder), fft.threads(self.inputs.num_threads):
+        with problems_in(folder), fft.threads(self.inputs.num_threads):
             self._compute(folder)
         return runtime
 
@@ -85,7 +89,7 @@ def about(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _problems_in(folder: Path) -> Iterator[None]:
+def problems_in(folder: Path) -> Iterator[None]:
     """Leave a note in `folder` about the error that ends the block, and raise it again.
 
     The graph's engine only passes tracebacks on; the note is what the user gets to read.
