@@ -10,6 +10,8 @@ import importlib
 _PUBLIC = {
     "init_coverage_wf": "coverage",
     "init_reconstruction_wf": "reconstruction",
+    "init_labels_wf": "labels",
+    "init_registration_wf": "registration",
     "init_regions_wf": "regions",
     "init_subject_wf": "subject",
 }
