@@ -19,6 +19,7 @@ from .options import checked, plain
 from .options import option as _option
 from .reconstruction import methods
 from .region_settings import RegionSettings
+from .registration_settings import RegistrationSettings
 
 #: What a preset changes with respect to the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -36,6 +37,7 @@ GROUPS = {
     "filters": "Which data",
     "phase": "What the stored phase means",
     "reconstruction": "From echoes to the map",
+    "registration": "Registration",
     "regions": "Regions and references",
     "group": "Comparing participants (level group)",
     "performance": "Performance",
@@ -44,10 +46,11 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Settings(RegionSettings):
+class Settings(RegionSettings, RegistrationSettings):
     """All options of a run, checked when it is made.
 
-    Those on regions and references are in :class:`~qsmref.region_settings.RegionSettings`.
+    Those on regions and references are in :class:`~qsmref.region_settings.RegionSettings`, those
+    on templates in :class:`~qsmref.registration_settings.RegistrationSettings`.
 
     Raises
     ------
