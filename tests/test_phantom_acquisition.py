@@ -129,7 +129,7 @@ def test_t2star_shortens_with_field_strength():
 def test_local_field_is_that_of_the_mask(clean):
     inside = np.where(clean.mask, clean.chi, 0)
     local = forward_field(inside, SIZE, clean.b0_dir)
-    np.testing.assert_allclose(clean.local_field_ppm, local, atol=1e-6)
+    np.testing.assert_allclose(clean.local_field_ppm, local, atol=5e-6)
 
 
 def test_the_background_field_is_harmonic_in_the_brain_when_supersampled():
@@ -261,7 +261,7 @@ def test_oblique_grid_keeps_the_anatomy_and_turns_b0(clean):
     np.testing.assert_allclose(
         oblique.local_field_ppm,
         forward_field(np.where(clean.mask, clean.chi, 0), SIZE, oblique.b0_dir),
-        atol=1e-6,
+        atol=5e-6,  # its periodic images lie elsewhere
     )
     assert np.abs(oblique.local_field_ppm - clean.local_field_ppm)[clean.mask].max() > 0.01
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from .. import tables
 from .study import Study
@@ -83,7 +84,7 @@ def draw_references(study: Study, names, values: pd.DataFrame) -> Drawing:
         for name in near:
             for reference, words in references:
                 if reference == "neighbours":
-                    others = [n for n in near if n != name]
+                    others = near[near.index(name) + 1 :]
                     shown = [(f"{name}-{n}", error[name] - error[n]) for n in others]
                 else:
                     taken = 0 if reference is None else error[reference]
@@ -173,6 +174,9 @@ def draw_methods(study: Study, names, differences: pd.DataFrame) -> Drawing:
                 label=f"condition {condition}",
             )  # fmt: skip
         axis.set_xscale("log")
+        low, high = axis.get_xlim()
+        axis.set_xlim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         words = {"slab": "over slabs", "mask": "over erosions"}[sweep]
         axis.set_xlabel(f"{'SD ' + words if what == 'sd' else 'size of bias, ' + words}, ppb")
         axis.grid(axis="y", color="#eeeeee", linewidth=0.6)

@@ -90,8 +90,8 @@ def _picture(axis, image, limit, aspect, cmap="gray", outside=None):
     return drawn
 
 
-def _bar(drawing, drawn, axes, label="ppb"):
-    drawing.figure.colorbar(drawn, ax=axes, shrink=0.8, label=label)
+def _bar(drawing, drawn, axes, label="ppb", shrink=0.8):
+    drawing.figure.colorbar(drawn, ax=axes, shrink=shrink, label=label)
 
 
 def _model(study: Study, shown) -> Drawing:
@@ -109,7 +109,7 @@ def _model(study: Study, shown) -> Drawing:
         middle = np.median(total[brain])
         given = shown.removed[row][..., level]
         pictures = (
-            ("true susceptibility", shown.truths[row][..., level], 150, None),
+            ("true susceptibility, ±150", shown.truths[row][..., level], 150, None),
             (f"total field, ±{limit:.0f}", total[..., level] - middle, limit, ~first),
             ("field of the brain, ±60", shown.locals[row][..., level], 60, ~first),
             ("field given to the inversion", given - np.median(given[first]), None, ~first),
@@ -119,13 +119,11 @@ def _model(study: Study, shown) -> Drawing:
                 spread = np.percentile(np.abs(1e3 * image[first]), 98)
                 span = 60 if spread < 80 else limit
                 title += f", ±{span:.0f}"
-            drawn = _picture(axes[row, column], image, span, aspect, outside=outside)
+            _picture(axes[row, column], image, span, aspect, outside=outside)
             axes[row, column].set_title(title)
-            if column == 0:
-                kept = drawn
         condition = study.conditions[row]
         axes[row, 0].set_ylabel(f"{condition.name}: {condition.title}", fontsize=7)
-    _bar(drawing, kept, axes[:, 0].tolist())
+    drawing.figure.suptitle("ppb, fields about their median", fontsize=8)
     return drawing
 
 
@@ -155,7 +153,7 @@ def _maps(study: Study, shown) -> Drawing:
             )
         if column == 0:
             axes[2 * row, 0].set_ylabel(f"condition {study.conditions[row].name}")
-    _bar(drawing, drawn, axes.ravel().tolist(), "ppb about the median")
+    _bar(drawing, drawn, axes.ravel().tolist(), "ppb about the median", 0.3)
     return drawing
 
 

@@ -21,8 +21,8 @@ from .head import Head, Region
 from .labels import LabelImage, read_label_image
 from .study import Condition, Study, Variant
 
-#: Voxels around the brain that are kept.
-_MARGIN = 4
+#: mm around the brain that are kept: what a picture of the head needs.
+_MARGIN_MM = 16.0
 
 _AXES = ("x", "y", "z")
 
@@ -185,7 +185,7 @@ def measure(study: Study, head: Head | LabelImage, rois: pd.DataFrame, condition
     elif np.isfinite(study.snr):
         total, noise = _noisy(study, total, magnitude)
     # All that a reconstruction uses lies in the mask; the true brain is wanted for the truth.
-    box = _box(mask | fields.mask)
+    box = _box(mask | fields.mask, size)
     first = [s.start for s in box]
     affine = grid.affine.copy()
     affine[:3, 3] += grid.affine[:3, :3] @ first
@@ -276,10 +276,11 @@ def _noisy(study: Study, total: np.ndarray, magnitude: np.ndarray):
     return total + noise * drawn, noise
 
 
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
+def _box(mask: np.ndarray, voxel_size) -> tuple[slice, ...]:
     box = []
     for axis, n in enumerate(mask.shape):
+        margin = int(_MARGIN_MM / voxel_size[axis])
         other = tuple(a for a in range(3) if a != axis)
         where = np.flatnonzero(mask.any(axis=other))
-        box.append(slice(max(0, where[0] - _MARGIN), min(n, where[-1] + 1 + _MARGIN)))
+        box.append(slice(max(0, where[0] - margin), min(n, where[-1] + 1 + margin)))
     return tuple(box)
