@@ -26,6 +26,7 @@ from nipype.utils.misc import str2bool
 from qsmref.interfaces.base import PROBLEM_FILE
 
 from . import slurm
+from .plugin import Outspoken
 
 #: From a plugin of nipype to the argument that goes to the program that submits.
 ARGUMENTS = {
@@ -121,7 +122,7 @@ class _Queue:
         slurm.cancel(mine)
 
 
-class Careful:
+class Careful(Outspoken):
     """Mixed into plugins that submit one node at a time."""
 
     def __init__(self, plugin_args: dict[str, Any] | None = None):
@@ -303,6 +304,7 @@ class CarefulSLURMGraph(SLURMGraphPlugin):
     def _fail(self, node: Any, words: str) -> None:
         self._bad.add(node)
         self._errors.append(words)
+        node.last_words = words
         self._callback(node, "exception")
         report_crash(node, traceback=[words])
         if str2bool(self._config["execution"]["stop_on_first_crash"]):

@@ -6,8 +6,11 @@ to a step that takes more memory than there is.
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import threading
+import time
 import traceback
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,16 +18,45 @@ from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
+import psutil
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer, run_node
 
 
-def _initialize(folder: str) -> None:
-    """Prepare a worker: as nipype does, and to end without a word at the user's interrupt."""
+def _initialize(folder: str, command: int) -> None:
+    """Prepare a worker: as nipype does, and to end with the command, however that ends."""
     process_initializer(folder)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_die_with, args=(command,), daemon=True).start()
 
 
-class SturdyMultiProcPlugin(MultiProcPlugin):
+def _die_with(command: int) -> None:
+    """Wait for the end of a process and end this one.
+
+    A worker of a command that was killed would go on writing into the work folder, where the next
+    command may be at work already.
+    """
+    try:
+        select.select([os.pidfd_open(command)], [], [])
+    except ProcessLookupError:
+        # It has ended already.
+        pass
+    except (AttributeError, OSError):
+        # No such call in this kernel: look now and then.
+        while psutil.pid_exists(command):
+            time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Outspoken:
+    """Mixed into plugins: a node that fails has the traceback when its failure is told."""
+
+    def _clean_queue(self, jobid: int, graph: Any, result: dict[str, Any] | None = None) -> Any:
+        words = result["traceback"] if result else traceback.format_exc()
+        self.procs[jobid].last_words = "".join(words or "")
+        return super()._clean_queue(jobid, graph, result=result)
+
+
+class SturdyMultiProcPlugin(Outspoken, MultiProcPlugin):
     """Plugin ``MultiProc`` that survives the death of a worker.
 
     All steps that ran when a worker died are tried once more, each in a process of its own: the
@@ -63,7 +95,7 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         return ProcessPoolExecutor(
             max_workers=processes,
             initializer=_initialize,
-            initargs=(self._cwd,),
+            initargs=(self._cwd, os.getpid()),
             mp_context=get_context(self.plugin_args.get("mp_context")),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,30 @@ _WITHOUT_A_WORD = (
     "the step ended without a word: its process was probably killed for lack of memory; try fewer "
     "--nprocs, or a machine with more."
 )
+
+
+#: Ends of tracebacks that tell of the machine and not of the program.
+_MACHINE = re.compile(
+    r"^\s*(\S*Error: \[Errno \d+\] .*|(?:\w+\.)*\w*MemoryError\b.*)$", re.MULTILINE
+)
+
+
+def explain(words: str) -> dict[str, Any]:
+    """Sentence and exit code for a failure of which only a traceback is left, if that.
+
+    >>> explain("Traceback ...\\nOSError: [Errno 28] No space left on device")["sentence"]
+    'reading or writing failed: OSError: [Errno 28] No space left on device.'
+    """
+    found = _MACHINE.findall(words)
+    if not found:
+        return {"sentence": _WITHOUT_A_WORD, "code": ExitCode.INTERNAL}
+    if "MemoryError" in found[0]:
+        sentence = f"out of memory ({found[0].strip()}); run with fewer --nprocs."
+        return {"sentence": sentence, "code": ExitCode.INTERNAL}
+    return {
+        "sentence": f"reading or writing failed: {found[0].strip()}.",
+        "code": ExitCode.IO_ERROR,
+    }
 
 
 class Step(NamedTuple):
@@ -84,6 +109,9 @@ class Progress:
             self._end(node, step)
 
     def _start(self, node: Any, step: Step) -> None:
+        if self._linear and not node.interface.always_run and node.is_cached() == (True, True):
+            # Other plugins do not tell of steps that are only taken from the work folder.
+            return
         self._started[node.fullname] = time.monotonic()
         if self._verbose or not step.name.startswith(SINK):
             self._line(f"{step.run.prefix}: {step.words}")
@@ -110,7 +138,7 @@ class Progress:
         if note.is_file():
             content = json.loads(note.read_text(encoding="utf-8"))
         else:
-            content = {"sentence": _WITHOUT_A_WORD, "code": ExitCode.INTERNAL}
+            content = explain(getattr(node, "last_words", ""))
         code, sentence = ExitCode(content["code"]), content["sentence"]
         if code == ExitCode.INTERNAL:
             sentence += f" (details: {self._crash_dir})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,9 @@ def problems_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        files.write_json(note, _note(error))
+        # On a full disk there is no room for the note either; the traceback has to do then.
+        with suppress(OSError):
+            files.write_json(note, _note(error))
         raise
 
 

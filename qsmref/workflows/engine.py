@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,12 @@ class Node(pe.Node):
 
     def run(self, updatehash: bool = False) -> Any:
         """Run, or take what is there; then seal the folder unless it is sealed."""
-        result = super().run(updatehash=updatehash)
+        try:
+            result = super().run(updatehash=updatehash)
+        except Exception as error:
+            # For whoever has to say what went wrong where no note could be written.
+            self.last_words = "".join(traceback.format_exception(error))
+            raise
         folder = Path(self.output_dir())
         if not (folder / SEAL).is_file():
             files.write_json(folder / SEAL, checksums(folder))
