@@ -261,7 +261,7 @@ def test_oblique_grid_keeps_the_anatomy_and_turns_b0(clean):
     np.testing.assert_allclose(
         oblique.local_field_ppm,
         forward_field(np.where(clean.mask, clean.chi, 0), SIZE, oblique.b0_dir),
-        atol=1e-5,  # its periodic images lie elsewhere
+        atol=1e-4,  # a band-limited oblique kernel rings over the whole padded grid
     )
     assert np.abs(oblique.local_field_ppm - clean.local_field_ppm)[clean.mask].max() > 0.01
 
