@@ -10,18 +10,25 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from . import files, images, tables, voxels
+from . import files, images, tables
 from .analysis.region_methods import ATLASES_BY_NAME
 from .metadata import applicable, parse_name
 from .problems import DataError, ExitCode
+from .resampling import resample
 from .runs import Regions, Source
+
+if TYPE_CHECKING:
+    from .headers import Grid
 
 #: The template whose space the atlas CIT168 is in.
 CIT168_TEMPLATE = "MNI152NLin2009cAsym"
+#: mm; step of the grid on which regions are followed beyond an image, and how far.
+_COARSE_MM, _BEYOND_MM = 3.0, 60.0
 #: What is added to the labels of CIT168 on the right side.
 _RIGHT = 100
 
@@ -59,7 +66,7 @@ class Atlas:
         template = entities.get("space", entities.get("tpl"))
         return cls(name, Source(image, image.parent, name), table, template)
 
-    def regions(self, grid: voxels.Grid, template: str | None) -> Regions:
+    def regions(self, grid: Grid, template: str | None) -> Regions:
         """Regions of a map, in its own space or that of the template.
 
         Parameters
@@ -134,7 +141,7 @@ def read_groups(path: str | os.PathLike) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"--label-groups: there is no file {path}.", ExitCode.MISSING_INPUT)
-    groups = tables.read_tsv(path)
+    groups = tables.read_tsv(path, ("group", "member", "atlas"))
     for column in ("group", "member"):
         if column not in groups:
             raise DataError(
@@ -197,6 +204,49 @@ def fetch_cit168(cache: Path) -> Path:
     images.save(sided, target, like)
     files.write_text(table, "\n".join(rows) + "\n")
     return target
+
+
+def part_in_image(
+    labels: str | os.PathLike, like: Any, folder: Path, chain: Mapping[str, Any]
+) -> dict[int, float]:
+    """Part of each label that lies within an image, seen on a coarse grid that reaches further.
+
+    Parameters
+    ----------
+    labels : path
+        Label image in another space.
+    like : image
+        Image whose field of view counts.
+    folder : Path
+        For a file of the coarse grid.
+    chain : mapping
+        Transforms and interpolation, for :func:`qsmref.resampling.resample`.
+
+    Returns
+    -------
+    dict
+        From labels to a number between 0 and 1.
+    """
+    size, shape = np.array(images.voxel_size(like.affine)), np.array(like.shape[:3])
+    step = np.maximum(size, _COARSE_MM) / size  # in voxels of the image
+    beyond = np.ceil(_BEYOND_MM / size / step)
+    count = (np.ceil(shape / step) + 2 * beyond).astype(int)
+    start = -beyond * step
+    affine = like.affine @ np.vstack(
+        [np.column_stack([np.diag(step), start]), [0.0, 0.0, 0.0, 1.0]]
+    )
+    grid = images.save(np.zeros(count, dtype=np.uint8), folder / "coarse.nii", affine)
+    found = resample(labels, grid, **chain)
+    place = [np.arange(n) * s + b for n, s, b in zip(count, step, start, strict=True)]
+    seen = [(p >= -0.5) & (p <= n - 0.5) for p, n in zip(place, shape, strict=True)]
+    inside = seen[0][:, None, None] & seen[1][:, None] & seen[2]
+    whole, within = (np.unique(f, return_counts=True) for f in (found, found[inside]))
+    here = dict(zip(within[0].tolist(), within[1].tolist(), strict=True))
+    return {
+        int(label): here.get(label, 0) / n
+        for label, n in zip(whole[0].tolist(), whole[1].tolist(), strict=True)
+        if label
+    }
 
 
 def _right_of_midline(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -74,7 +74,10 @@ def noise_maps(
     magnitude, b0_dir, radians_per_ppm, csf
         As for :func:`qsmref.reconstruction.invert`.
     background, background_params, inversion, inversion_params
-        Methods and parameters that the map was made with.
+        Methods and parameters that the map was made with; with ``lambda_`` as it was used, where
+        the method chooses it. Total variation holds noise back the more, the larger the noise is
+        beside the steps of the map, so that `lambda_` is multiplied by the root of the number of
+        voxels in a block (measured: see the documentation).
     coarse_mm : float
         Voxels are averaged in blocks up to this length.
     seed : int
@@ -117,6 +120,9 @@ def noise_maps(
     }
     extra = {name: value for name, value in extra.items() if value is not None and value.any()}
     rng = np.random.default_rng(seed)
+    parameters = dict(inversion_params or {})
+    if isinstance(parameters.get("lambda_"), int | float):
+        parameters["lambda_"] = float(parameters["lambda_"] * np.sqrt(np.prod(factors)))
     maps = np.zeros((*shape, repeats), dtype=np.float32)
     valid = inside
     for repeat in range(repeats):
@@ -132,7 +138,7 @@ def noise_maps(
             radians_per_ppm=radians_per_ppm,
             **common,
             **extra,
-            **(inversion_params or {}),
+            **parameters,
         )
         maps[..., repeat] = chi
         valid = valid & cut

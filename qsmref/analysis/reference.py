@@ -14,7 +14,15 @@ import pandas as pd
 
 from .names import split_side, tissue, tissue_labels
 from .region_methods import STATISTICS
-from .regions import LEVELS, Measurement, joined, table_of, voxels_by_label, voxels_of
+from .regions import (
+    LEVELS,
+    Measurement,
+    in_image,
+    joined,
+    table_of,
+    voxels_by_label,
+    voxels_of,
+)
 
 #: Rows that serve as references only: a pair has them second, and never two of them.
 REFERENCES = ("brain", "csf", "wm")
@@ -43,6 +51,12 @@ COLUMNS = {
 }
 
 
+def columns(statistic: str = "mean") -> dict[str, dict]:
+    """:data:`COLUMNS` for differences of means or medians."""
+    what = {"Description": f"{statistic.capitalize()} of the region minus that of the reference"}
+    return {**COLUMNS, "difference": {**what, "Units": "ppb"}}
+
+
 def add_references(
     table: pd.DataFrame,
     chi: np.ndarray,
@@ -54,6 +68,8 @@ def add_references(
     min_coverage: float = 0.0,
     affine: np.ndarray | None = None,
     erosion: float = 0.0,
+    totals: Mapping[int, float] | None = None,
+    samples: dict[str, np.ndarray] | None = None,
     tissues: Mapping[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Append the rows ``brain``, ``csf`` and ``wm`` to a region table.
@@ -69,7 +85,7 @@ def add_references(
     ----------
     table : DataFrame
         Of :func:`~qsmref.analysis.regions.region_table`; not changed.
-    chi, mask, voxel_size, labels, names, min_coverage, affine, erosion
+    chi, mask, voxel_size, labels, names, min_coverage, affine, erosion, totals, samples
         As for :func:`~qsmref.analysis.regions.region_table`. The brain is not eroded, nor are the
         masks in `tissues`.
     tissues : mapping of str to (x, y, z) array, optional
@@ -90,9 +106,9 @@ def add_references(
         raise ValueError("a region is called 'brain', which is the name of a reference: rename it")
     rows = []
 
-    def add(name, whole, core, parts=None):
+    def add(name, whole, core, parts=None, part=1.0):
         row = {"index": pd.NA, "name": name, "hemisphere": "n/a", "labels": parts}
-        rows.append(row | measurement.row(name, whole, core))
+        rows.append(row | measurement.row(name, whole, core, part))
 
     if measurement.mask is not None:
         brain = np.flatnonzero(measurement.mask)
@@ -108,10 +124,13 @@ def add_references(
         parts = [label for label in tissue_labels(names, key) if label in voxels] if voxels else []
         if parts:
             whole = voxels_of(parts, voxels)
-            add(key, whole, measurement.core(whole), joined(parts))
+            part = in_image(parts, voxels, totals)
+            add(key, whole, measurement.core(whole), joined(parts), part)
         elif key in (tissues or {}):
             given = measurement.on_grid(tissues[key], f"the mask of {key}").astype(bool)
             add(key, np.flatnonzero(given), np.flatnonzero(given))
+    if samples is not None:
+        samples.update(measurement.samples)
     return pd.concat([table, table_of(rows)], ignore_index=True)
 
 
@@ -319,6 +338,53 @@ def reference_statistics(chi: np.ndarray, mask: np.ndarray, table: pd.DataFrame)
                 "n_voxels": int(row["n_voxels"]),
             }
     return statistics
+
+
+def reference_of(tables: Mapping[str, pd.DataFrame], name: str) -> tuple[str | None, pd.Series]:
+    """Row of a reference in the region tables of several atlases, and its atlas.
+
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        Region tables of one map, by atlas.
+    name : str
+        Name of a row, or ``ATLAS:NAME``.
+
+    Returns
+    -------
+    atlas : str or None
+        None where every atlas that has the row says the same of it, as of ``brain``.
+    row : Series
+
+    Raises
+    ------
+    ValueError
+        When no atlas has the row, several have different ones, or it has no mean.
+    """
+    chosen, _, plain = name.rpartition(":")
+    rows = {
+        atlas: table.loc[table["name"] == plain].iloc[0]
+        for atlas, table in tables.items()
+        if (table["name"] == plain).any() and chosen in ("", atlas)
+    }
+    if not rows:
+        where = f"the atlas {chosen}" if chosen in tables else ", ".join(tables) or "no atlas"
+        raise ValueError(f"the reference {plain!r} is no row of the table of regions ({where})")
+    atlas, row = next(iter(rows.items()))
+    others = [r for r in rows.values() if not _same_row(r, row)]
+    if others:
+        raise ValueError(
+            f"the atlases {', '.join(rows)} have different regions {plain!r}: name one of them, "
+            f"as in {atlas}:{plain}"
+        )
+    if not np.isfinite(row["mean"]):
+        raise ValueError(f"the reference {plain!r} has no mean (coverage {row['coverage']:.2f})")
+    return (atlas if len(rows) == 1 and plain != "brain" else None), row
+
+
+def _same_row(one: pd.Series, other: pd.Series) -> bool:
+    both_lost = np.isnan(one["mean"]) and np.isnan(other["mean"])
+    return one["n_voxels"] == other["n_voxels"] and (both_lost or one["mean"] == other["mean"])
 
 
 def rereference(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -118,6 +118,8 @@ class Measurement:
         if mask is not None:
             self.mask = self.on_grid(mask, "the mask").astype(bool).ravel()
         self.affine = np.diag([*self.voxel_size, 1.0]) if affine is None else np.asarray(affine)
+        #: Voxels (flat indices) that the statistics of each row were made of.
+        self.samples: dict[str, np.ndarray] = {}
         self._scratch = np.zeros(self.chi.shape, dtype=bool)
 
     def on_grid(self, array: np.ndarray, what: str) -> np.ndarray:
@@ -152,10 +154,13 @@ class Measurement:
         inner = tuple(i - s.start for i, s in zip(at, box, strict=True))
         return voxels[depth[inner] > self.erosion * (1 + 1e-6)]
 
-    def row(self, name: str, voxels: np.ndarray, core: np.ndarray | None = None) -> dict:
+    def row(
+        self, name: str, voxels: np.ndarray, core: np.ndarray | None = None, part: float = 1.0
+    ) -> dict:
         """The columns of a region table from `n_voxels` on, for the voxels of one region.
 
-        `core` are those of them that are measured; by default :meth:`core` decides.
+        `core` are those of them that are measured; by default :meth:`core` decides. `part` is the
+        part of the region that lies in the image.
 
         Raises
         ------
@@ -164,7 +169,7 @@ class Measurement:
         """
         core = self.core(voxels) if core is None else core
         inside = self.covered(core)
-        row = self._extent(voxels, core, inside)
+        row = self._extent(voxels, core, inside, part)
         values = self.chi.ravel()[inside].astype(np.float64) * _PPB_PER_PPM
         odd = np.count_nonzero(~np.isfinite(values))
         if odd:
@@ -175,11 +180,18 @@ class Measurement:
         # Not (a >= b), since the coverage of a region without voxels is NaN.
         if not values.size or not row["coverage"] >= self.min_coverage:
             return row
+        self.samples[name] = inside
         row.update(_statistics(values))
         row["se"] = self._standard_error(inside)
         return row
 
-    def both(self, name: str, voxels: Sequence[np.ndarray], sides: Sequence[dict]) -> dict:
+    def both(
+        self,
+        name: str,
+        voxels: Sequence[np.ndarray],
+        sides: Sequence[dict],
+        part: float = 1.0,
+    ) -> dict:
         """The columns for a left and a right region together, given the rows of the two.
 
         The two sides err independently, which the standard error uses. Where one side has no
@@ -189,14 +201,18 @@ class Measurement:
         # Sides that touch are eroded at the midline too, as each of them is alone.
         core = np.concatenate([self.core(side) for side in voxels])
         if any(np.isnan(side["mean"]) for side in sides):
-            return self._extent(together, core, self.covered(core))
-        row = self.row(name, together, core)
+            return self._extent(together, core, self.covered(core), part)
+        row = self.row(name, together, core, part)
+        if np.isnan(row["mean"]):
+            return row
         counts = [side["n_voxels"] for side in sides]
         errors = [n * side["se"] for n, side in zip(counts, sides, strict=True)]
         row["se"] = float(np.hypot(*errors) / sum(counts))
         return row
 
-    def _extent(self, voxels: np.ndarray, core: np.ndarray, inside: np.ndarray) -> dict:
+    def _extent(
+        self, voxels: np.ndarray, core: np.ndarray, inside: np.ndarray, part: float
+    ) -> dict:
         """Size and coverage of the core, centre of the whole; the statistics are NaN."""
         centre = np.full(3, np.nan)
         if voxels.size:
@@ -205,7 +221,7 @@ class Measurement:
         return {
             "n_voxels": int(inside.size),
             "volume_mm3": inside.size * float(np.prod(self.voxel_size)),
-            "coverage": inside.size / core.size if core.size else np.nan,
+            "coverage": part * inside.size / core.size if core.size else np.nan,
             **dict.fromkeys(["mean", "sd", "se", "median", "mad", "p05", "p95"], np.nan),
             **dict(zip("xyz", (float(c) for c in centre), strict=True)),
         }
@@ -284,6 +300,8 @@ def region_table(
     min_coverage: float = 0.0,
     affine: np.ndarray | None = None,
     erosion: float = 0.0,
+    totals: Mapping[int, float] | None = None,
+    samples: dict[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Statistics of a susceptibility map in every region, in ppb.
 
@@ -311,6 +329,12 @@ def region_table(
         mm; voxels of a region whose centre lies no further than this from that of a voxel outside
         it are left out, before the mask is looked at. A region of which nothing is left has NaN
         statistics. A group is eroded as one.
+    totals : mapping of int to float, optional
+        Voxels that each label would have if the image reached as far as the region: what lies
+        beyond the image is not covered. By default nothing does.
+    samples : dict, optional
+        Is given, under the name of each row with statistics, the flat indices (C order) of the
+        voxels that they were made of.
 
     Returns
     -------
@@ -349,15 +373,31 @@ def region_table(
     ):
         here = voxels_of(parts, voxels)
         row = {"index": parts[0] if len(parts) == 1 else pd.NA, "labels": joined(parts)}
-        row |= {"name": name, "hemisphere": hemisphere} | measurement.row(name, here)
+        part = in_image(parts, voxels, totals)
+        row |= {"name": name, "hemisphere": hemisphere} | measurement.row(name, here, part=part)
         rows.append(row)
-        by_name[name] = (here, row)
+        by_name[name] = (here, row, parts)
     for name, sides in both_sides(listed).items():
         pair = [by_name[side] for side in sides]
         row = {"index": pd.NA, "labels": "+".join(p[1]["labels"] for p in pair)}
         row |= {"name": name, "hemisphere": "both"}
-        rows.append(row | measurement.both(name, [p[0] for p in pair], [p[1] for p in pair]))
+        part = in_image([label for p in pair for label in p[2]], voxels, totals)
+        here, their_rows = [p[0] for p in pair], [p[1] for p in pair]
+        rows.append(row | measurement.both(name, here, their_rows, part))
+    if samples is not None:
+        samples.update(measurement.samples)
     return table_of(rows)
+
+
+def in_image(
+    parts: Sequence[int],
+    voxels: Mapping[int, np.ndarray],
+    totals: Mapping[int, float] | None = None,
+) -> float:
+    """Part of several labels that lies in the image, 0 to 1; 1 when nothing is known of more."""
+    here = sum(voxels[label].size for label in parts if label in voxels)
+    whole = sum((totals or {}).get(int(label), 0) for label in parts)
+    return min(1.0, here / whole) if whole > 0 else 1.0
 
 
 def voxels_of(parts: Sequence[int], voxels: Mapping[int, np.ndarray]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -15,9 +16,14 @@ from ..analysis import (
     reference_statistics,
     region_table,
 )
-from ..analysis.names import label_names
+from ..analysis.names import GROUP_COLUMN, apply_groups, label_names, regions_of
+from ..analysis.propagation import NoiseMaps, noise_covariance
+from ..analysis.reference import REFERENCES
+from ..analysis.region_methods import STATISTICS
 from ..analysis.regions import table_of, voxels_by_label
+from ..atlases import part_in_image, read_groups
 from ..problems import DataError
+from ..resampling import resample
 from .base import InputSpec, Interface, about
 
 
@@ -51,6 +57,8 @@ class LoadMap(Interface):
 class _LoadLabelsInput(InputSpec):
     labels = File(exists=True, mandatory=True, desc="label image")
     names = File(exists=True, mandatory=True, desc="table with index and name")
+    groups = File(exists=True, desc="table with group and member")
+    atlas = traits.Str(desc="name of the atlas, for the table of groups")
 
 
 class _LoadLabelsOutput(TraitedSpec):
@@ -67,7 +75,14 @@ class LoadLabels(Interface):
     def _compute(self, folder: Path) -> None:
         labels = voxels.read(self.inputs.labels, np.float64)
         with about(self.inputs.names):
-            names = label_names(tables.read_label_table(self.inputs.names))
+            table = tables.read_label_table(self.inputs.names)
+            names = label_names(table)
+        groups = self._optional("groups")
+        if groups is not None:
+            with about(groups):
+                table = apply_groups(table, read_groups(groups), self._optional("atlas"))
+        with about(self.inputs.names if groups is None else groups):
+            regions_of(table)
         with about(self.inputs.labels):
             present = set(voxels_by_label(labels))
         if not present:
@@ -81,7 +96,46 @@ class LoadLabels(Interface):
             )
         self._save("labels", labels.astype(np.int32), folder, nib.load(self.inputs.labels))
         listed = names[["index", "name", "hemisphere"]]
+        if GROUP_COLUMN in table:
+            by_index = dict(zip(table["index"].astype(int), table[GROUP_COLUMN], strict=True))
+            listed = listed.assign(**{GROUP_COLUMN: listed["index"].map(by_index)})
         self._results["names"] = str(tables.write_tsv(folder / "names.tsv", listed))
+
+
+class _ResampleLabelsInput(InputSpec):
+    labels = File(exists=True, mandatory=True, desc="label image in another space")
+    reference = File(exists=True, mandatory=True, desc="image whose grid is wanted")
+    transforms = InputMultiObject(File(exists=True), desc="ITK transforms, in the order of ANTs")
+    invert = traits.List(traits.Bool, desc="which of them to invert")
+
+
+class _ResampleLabelsOutput(TraitedSpec):
+    labels = File(desc="labels on the grid of the reference")
+    totals = File(desc="voxels of each label, if the image reached as far as the region")
+
+
+class ResampleLabels(Interface):
+    """Labels of a template on the grid of a map: one interpolation, through all transforms."""
+
+    input_spec = _ResampleLabelsInput
+    output_spec = _ResampleLabelsOutput
+
+    def _compute(self, folder: Path) -> None:
+        like = nib.load(self.inputs.reference)
+        transforms = list(self._optional("transforms") or [])
+        invert = list(self._optional("invert") or [False] * len(transforms))
+        chain = {"transforms": transforms, "invert": invert, "interpolation": "label"}
+        labels = resample(self.inputs.labels, self.inputs.reference, **chain)
+        if not labels.any():
+            raise DataError(
+                f"{Path(self.inputs.labels).name}: no region reaches the map; look at the "
+                "registration."
+            )
+        self._save("labels", labels, folder, like)
+        part = part_in_image(self.inputs.labels, like, folder, chain)
+        counts = {label: v.size for label, v in voxels_by_label(labels).items()}
+        totals = {label: counts.get(label, 0) / part[label] for label in part if part[label] > 0}
+        self._save_json("totals", totals, folder)
 
 
 class _RegionTableInput(InputSpec):
@@ -89,10 +143,18 @@ class _RegionTableInput(InputSpec):
     mask = File(exists=True, desc="where the map is valid")
     labels = File(exists=True, mandatory=True, desc="label image")
     names = File(exists=True, mandatory=True, desc="table with index and name")
+    totals = File(exists=True, desc="voxels of each label, those beyond the image too")
+    csf = File(exists=True, desc="mask of fluid, where the labels have none")
+    wm = File(exists=True, desc="mask of white matter, where the labels have none")
+    noise_maps = File(exists=True, desc="coarse maps with other noise (.npz)")
+    min_coverage = traits.Float(0.0, usedefault=True, desc="0 to 1")
+    erosion = traits.Float(0.0, usedefault=True, desc="of each region, mm")
 
 
 class _RegionTableOutput(TraitedSpec):
     table = File(desc="one row a region, ppb")
+    exact = File(desc="the same, every digit")
+    covariance = File(desc="covariance of the means by the noise, ppb squared")
 
 
 class RegionTable(Interface):
@@ -107,16 +169,53 @@ class RegionTable(Interface):
         names = tables.read_label_table(self.inputs.names)
         mask = self._optional("mask")
         mask = None if mask is None else voxels.read_mask(mask)
-        size, geometry = images.voxel_size(like.affine), {"affine": like.affine}
+        size = images.voxel_size(like.affine)
+        samples: dict[str, np.ndarray] = {}
+        options = {
+            "affine": like.affine,
+            "min_coverage": self.inputs.min_coverage,
+            "erosion": self.inputs.erosion,
+            "totals": self._totals(),
+            "samples": samples,
+        }
+        given = {key: self._optional(key) for key in REFERENCES[1:]}
+        tissues = {key: voxels.read_mask(path) for key, path in given.items() if path}
         with about(self.inputs.names):
-            table = region_table(chi, labels, names, size, mask, **geometry)
-            table = add_references(table, chi, mask, size, labels, names, **geometry)
+            table = region_table(chi, labels, names, size, mask, **options)
+            table = add_references(
+                table, chi, mask, size, labels, names, tissues=tissues, **options
+            )
+        noise = self._optional("noise_maps")
+        if noise is not None:
+            with np.load(noise) as stored:
+                drawn = NoiseMaps(
+                    stored["maps"],
+                    stored["mask"],
+                    tuple(stored["factors"].tolist()),
+                    tuple(stored["start"].tolist()),
+                )
+            covariance = noise_covariance(drawn, samples, chi.shape)
+            errors = dict(zip(covariance.index, np.sqrt(np.diag(covariance)), strict=True))
+            table["se_noise"] = table["name"].map(errors).astype(float)
+            path = folder / "covariance.tsv"
+            shared = covariance.reset_index(names="name")
+            self._results["covariance"] = str(tables.write_tsv(path, shared, tables.EXACT))
         self._results["table"] = str(tables.write_tsv(folder / "regions.tsv", table))
+        exact = tables.write_tsv(folder / "exact.tsv", table, tables.EXACT)
+        self._results["exact"] = str(exact)
+
+    def _totals(self) -> dict[int, float] | None:
+        path = self._optional("totals")
+        if path is None:
+            return None
+        return {int(k): v for k, v in json.loads(Path(path).read_text("utf-8")).items()}
 
 
 class _DifferentialTableInput(InputSpec):
     table = File(exists=True, mandatory=True, desc="region table")
     references = traits.List(traits.Str, desc="rows that are only subtracted")
+    covariance = File(exists=True, desc="covariance of the means by the noise, ppb squared")
+    statistic = traits.Enum(*STATISTICS, usedefault=True, desc="what is subtracted")
 
 
 class _DifferentialTableOutput(TraitedSpec):
@@ -131,7 +230,15 @@ class DifferentialTable(Interface):
 
     def _compute(self, folder: Path) -> None:
         regions = tables.read_tsv(self.inputs.table)
-        table = differential_table(regions, self._optional("references") or None)
+        covariance = self._optional("covariance")
+        if covariance is not None:
+            covariance = tables.read_tsv(covariance).set_index("name")
+        table = differential_table(
+            regions,
+            self._optional("references") or None,
+            statistic=self.inputs.statistic,
+            covariance=covariance,
+        )
         self._results["table"] = str(tables.write_tsv(folder / "differences.tsv", table))
 
 

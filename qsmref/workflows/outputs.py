@@ -239,6 +239,8 @@ def init_tables_outputs_wf(
     shape: Sequence[int],
     chimap: str,
     label_sources: Sequence[str],
+    measured: Mapping[str, Any] | None = None,
+    info_names: Sequence[str] = (),
     name: str = "save_tables",
 ) -> Workflow:
     """Write the regions of one atlas and their tables.
@@ -249,6 +251,10 @@ def init_tables_outputs_wf(
         Name of the map the tables are made of.
     label_sources : sequence of str
         BIDS URIs of the labels.
+    measured : mapping, optional
+        How the regions were measured, for the sidecars of the tables.
+    info_names : sequence of str
+        Keys of what else they say, in the order of the inputs `info1`, ...
 
     Inputs
     ------
@@ -256,14 +262,18 @@ def init_tables_outputs_wf(
         Label image and the table of its names.
     regions, differences
         Tables, ppb.
+    info1, info2, ...
+        JSON files for the sidecars of the tables.
     """
     from ..analysis import reference, regions
 
     workflow = Workflow(name=name)
-    fields = ("labels", "names", "regions", "differences")
-    inputs = pe.Node(niu.IdentityInterface(list(fields)), name="inputnode")
+    fields = ["labels", "names", "regions", "differences"]
+    infos = [f"info{i + 1}" for i in range(len(info_names))]
+    inputs = pe.Node(niu.IdentityInterface([*fields, *infos]), name="inputnode")
     dseg = derivative_name(prefix, atlas=atlas, suffix="dseg", extension=".nii.gz")
-    sources = {"Sources": [own_uri(chimap), own_uri(dseg)]}
+    sources = {"Sources": [own_uri(chimap), own_uri(dseg)], **(measured or {})}
+    statistic = str(sources.get("Statistic", "mean"))
     plans = {
         "labels": (
             dseg,
@@ -281,10 +291,23 @@ def init_tables_outputs_wf(
         ),
         "differences": (
             derivative_name(prefix, atlas=atlas, desc="differential", suffix="Chimap"),
-            {**reference.COLUMNS, **sources},
+            {**reference.columns(statistic), **sources},
         ),
     }
+    merge = gather(len(infos), "infos") if infos else None
+    for i, info in enumerate(infos):
+        workflow.connect(inputs, info, merge, f"in{i + 1}")
     for field, (out_name, metadata) in plans.items():
-        sink = make_sink(f"save_{field}", out_name, output_dir, shape=shape, metadata=metadata)
+        told = info_names if field in ("regions", "differences") else ()
+        sink = make_sink(
+            f"save_{field}",
+            out_name,
+            output_dir,
+            shape=shape,
+            metadata=metadata,
+            info_names=told,
+        )
         workflow.connect(inputs, field, sink, "in_file")
+        if told:
+            workflow.connect(merge, "out", sink, "info_files")
     return workflow

@@ -10,7 +10,8 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from .. import units
-from ..interfaces.tables import LoadMap, ReferenceStatistics
+from ..interfaces.references import DrawNoise
+from ..interfaces.tables import LoadMap
 from ..machine import threads_per_node
 from ..reconstruction.checks import echo_spacing
 from ..reconstruction.dipole import GAMMA_HZ_PER_T
@@ -22,8 +23,8 @@ from . import outputs
 from .citations import reference, sentence
 from .coverage import init_coverage_wf
 from .engine import Workflow, identifier, make_node
+from .measure import RegionPlan, connect_regions
 from .reconstruction import init_reconstruction_wf
-from .regions import init_regions_wf
 
 #: What a sweep of masks needs of an atlas.
 _OF_AN_ATLAS = ("labels", "names", "regions")
@@ -190,14 +191,21 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
     workflow.connect(reconstruct, "outputnode.chimap", save_map, "inputnode.chimap")
     for i, info in enumerate(processing.values()):
         workflow.connect(reconstruct, f"outputnode.{info}", save_map, f"inputnode.info{i + 1}")
-    statistics = _connect_regions(
-        workflow, reconstruct, run=run, settings=settings, output_dir=output_dir, mask=True
+    method = {f"{step}_params": dict(given) for step, given in parameters.items()}
+    method |= {"background": settings.background, "inversion": settings.inversion}
+    noise = _connect_noise(workflow, reconstruct, run=run, settings=settings, **method)
+    statistics = connect_regions(
+        workflow,
+        reconstruct,
+        run=run,
+        plan=_plan(settings),
+        output_dir=output_dir,
+        mask=True,
+        noise=noise,
     )
     last = f"inputnode.info{len(processing) + 1}"
     workflow.connect(statistics, "info", save_map, last)
     if settings.coverage_sweep and run.regions:
-        method = {f"{step}_params": given for step, given in parameters.items()}
-        method |= {"background": settings.background, "inversion": settings.inversion}
         _connect_sweep(
             workflow, reconstruct, run=run, settings=settings, output_dir=output_dir, **method
         )
@@ -228,7 +236,7 @@ def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) 
     shape, mask = run.grid.shape, run.mask is not None
     load = make_node(LoadMap(), "load_map", shape=shape, volumes=4)
     load.inputs.chimap = str(run.chimap.path)
-    # The same interface for both kinds of runs, as _connect_regions wants it.
+    # The same interface for both kinds of runs, as connect_regions wants it.
     source = pe.Workflow(name="source_wf")
     outputnode = pe.Node(niu.IdentityInterface(["chimap", "mask", "info"]), name="outputnode")
     source.connect(load, "chimap", outputnode, "chimap")
@@ -248,65 +256,50 @@ def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) 
     )
     workflow.connect(source, "outputnode.chimap", save_map, "inputnode.chimap")
     workflow.connect(source, "outputnode.info", save_map, "inputnode.info1")
-    statistics = _connect_regions(
-        workflow, source, run=run, settings=settings, output_dir=output_dir, mask=mask
+    statistics = connect_regions(
+        workflow, source, run=run, plan=_plan(settings), output_dir=output_dir, mask=mask
     )
     if mask:
         workflow.connect(statistics, "info", save_map, "inputnode.info2")
     return workflow
 
 
-def _connect_regions(
-    workflow: Workflow,
-    source: pe.Workflow,
-    *,
-    run: Run,
-    settings: Settings,
-    output_dir: str | Path,
-    mask: bool,
+def _plan(settings: Settings) -> RegionPlan:
+    return RegionPlan(
+        references=settings.references,
+        reference=settings.reference,
+        groups=settings.label_groups,
+        min_coverage=settings.min_coverage,
+        erosion=settings.region_erosion,
+        statistic=settings.statistic,
+        csf=settings.csf,
+        reference_erosion=settings.reference_erosion,
+        random_seed=settings.random_seed,
+    )
+
+
+def _connect_noise(
+    workflow: Workflow, reconstruct: Workflow, *, run: EchoRun, settings: Settings, **method: Any
 ) -> pe.Node | None:
-    """Add the tables of every atlas; return the node of reference statistics, if `mask`."""
-    shape = run.grid.shape
-    desc = "unreferenced" if isinstance(run, EchoRun) else "imported"
-    chimap = outputs.derivative_name(run.prefix, desc=desc, suffix="Chimap")
-    fields = ["chimap"] + ["mask"] * mask
-    statistics = None
-    if mask:
-        statistics = make_node(ReferenceStatistics(), "references", shape=shape, volumes=4)
-        workflow.connect([(source, statistics, [(f"outputnode.{f}", f) for f in fields])])
-        if run.regions:
-            statistics.inputs.atlases = [regions.atlas for regions in run.regions]
-            tables = outputs.gather(len(run.regions), "tables")
-            workflow.connect(tables, "out", statistics, "tables")
-    for i, regions in enumerate(run.regions):
-        measure = init_regions_wf(
-            shape=shape,
-            references=settings.references,
-            mask_given=mask,
-            random_seed=settings.random_seed,
-            name=identifier("atlas", regions.atlas, "wf"),
-        )
-        measure.inputs.inputnode.labels = str(regions.image.path)
-        measure.inputs.inputnode.names = str(regions.table)
-        save = outputs.init_tables_outputs_wf(
-            prefix=run.prefix,
-            atlas=regions.atlas,
-            output_dir=output_dir,
-            shape=shape,
-            chimap=chimap,
-            label_sources=[regions.image.uri],
-            name=identifier("save", regions.atlas, "tables"),
-        )
-        passed = ("labels", "names", "regions", "differences")
-        workflow.connect(
-            [
-                (source, measure, [(f"outputnode.{f}", f"inputnode.{f}") for f in fields]),
-                (measure, save, [(f"outputnode.{f}", f"inputnode.{f}") for f in passed]),
-            ]
-        )
-        if mask:
-            workflow.connect(measure, "outputnode.regions", tables, f"in{i + 1}")
-    return statistics
+    """Add the maps with other noise, if they are wanted."""
+    if not (settings.noise_repeats and run.regions):
+        return None
+    threads = threads_per_node(settings)
+    node = make_node(
+        DrawNoise(repeats=settings.noise_repeats, **method),
+        "noise_maps",
+        shape=run.grid.shape,
+        volumes=8,
+        threads=threads,
+    )
+    spacing = echo_spacing(run.echo_times)
+    node.inputs.radians_per_ppm = units.radians_per_ppm(spacing, run.imaging_frequency)
+    made = {"field": "field", "noise": "noise", "mask": "mask", "combined": "magnitude"}
+    workflow.connect(
+        [(reconstruct, node, [(f"field_wf.outputnode.{a}", b) for a, b in made.items()])]
+    )
+    workflow.connect(reconstruct, "outputnode.inversion_info", node, "inversion_info")
+    return node
 
 
 def _connect_sweep(
