@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import accuracy, memory, speed, stability
+from . import accuracy, cohorts, memory, speed, stability
 from .chains import CHAINS, ORACLES
 from .heads import HEADS, Sources
 from .report import ROOT, environment, write
@@ -22,6 +22,8 @@ SECTIONS = {
     "convergence": ("Convergence", speed.run_convergence),
     "scaling": ("Scaling", speed.run_scaling),
     "memory": (memory.TITLE, memory.run),
+    "size": (cohorts.TITLE_SIZE, cohorts.run_size),
+    "null": (cohorts.TITLE_NULL, cohorts.run_null),
 }
 
 
@@ -36,6 +38,8 @@ class Options:
     repeats: int
     largest: int
     textbook: bool
+    participants: int = 10_000
+    tables: int = 1000
 
     @property
     def thread_counts(self) -> tuple[int, ...]:
@@ -86,6 +90,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-textbook", dest="textbook", action="store_false", help="it takes minutes"
     )
+    parser.add_argument("--participants", type=int, default=10_000, help="of the largest cohort")
+    parser.add_argument("--tables", type=int, default=1000, help="cohorts without a difference")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "RESULTS.md")
     return parser
 
@@ -104,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
         given.repeats,
         given.largest,
         given.textbook,
+        given.participants,
+        given.tables,
     )
     for name in given.sections or SECTIONS:
         title, section = SECTIONS[name]
