@@ -2,9 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 #: Measures of level that a difference can be made of.
 STATISTICS = ("mean", "median")
 #: Where the reference ``csf`` comes from, see :func:`qsmref.analysis.tissues.tissue_masks`.
 CSF_SOURCES = ("auto", "labels", "r2star", "none")
 #: Atlases that a name is enough for, see :func:`qsmref.atlases.fetch_cit168`.
 ATLASES_BY_NAME = ("CIT168",)
+#: What ``--inversion-param csf=`` may be, and the source that it stands for.
+MEDI_CSF = {"ventricles": "auto", "labels": "labels", "r2star": "r2star"}
+
+
+def split_csf(inversion: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Parameters of an inversion without ``csf``, and where its fluid comes from.
+
+    MEDI takes the fluid of the ventricles as zero and smooth (MEDI+0) when ``csf`` is given, or
+    its weight ``lambda_csf``, which would do nothing otherwise.
+
+    Raises
+    ------
+    ValueError
+        Another inversion, or a source that does not exist.
+
+    Examples
+    --------
+    >>> split_csf("medi", {"csf": "ventricles", "lambda_": 500})
+    ({'lambda_': 500}, 'auto')
+    >>> split_csf("medi", {"lambda_csf": 50.0})
+    ({'lambda_csf': 50.0}, 'auto')
+    """
+    parameters = dict(given)
+    source = parameters.pop("csf", None)
+    if source is None:
+        weight = parameters.get("lambda_csf", 0) if inversion == "medi" else 0
+        return parameters, "auto" if isinstance(weight, int | float) and weight > 0 else None
+    if inversion != "medi":
+        raise ValueError(f"inversion {inversion} has no parameter 'csf'; medi has it")
+    if source not in MEDI_CSF:
+        raise ValueError(
+            f"inversion medi: csf is {source!r}, where one of {', '.join(MEDI_CSF)} is expected"
+        )
+    return parameters, MEDI_CSF[source]

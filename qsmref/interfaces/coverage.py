@@ -22,6 +22,7 @@ class _CoverageMapInput(InputSpec):
     mask = File(exists=True, mandatory=True, desc="the whole mask")
     magnitude = File(exists=True, mandatory=True, desc="(x, y, z), for the edges")
     noise = File(exists=True, mandatory=True, desc="standard deviation of the field, ppm")
+    csf = File(exists=True, desc="cerebrospinal fluid that the inversion is given")
     slab_cut_mm = traits.Float(mandatory=True, desc="what the slab becomes thinner by, mm")
     erosion_mm = traits.Float(mandatory=True, desc="depth of the erosion, mm")
     radians_per_ppm = traits.Float(mandatory=True, desc="phase of 1 ppm in one echo spacing")
@@ -65,6 +66,7 @@ class CoverageMap(Interface):
             local, mask, removal = remove_background(
                 field, mask, size, method=given.background, **common, **given.background_params
             )
+            fluid = self._optional("csf")
             chi, mask, inversion = invert(
                 local,
                 mask,
@@ -72,6 +74,7 @@ class CoverageMap(Interface):
                 method=given.inversion,
                 magnitude=magnitude,
                 radians_per_ppm=given.radians_per_ppm,
+                csf=None if fluid is None else voxels.read_mask(fluid),
                 **common,
                 **given.inversion_params,
             )

@@ -144,6 +144,7 @@ class _InvertInput(InputSpec):
     mask = File(exists=True, mandatory=True, desc="where the field is valid")
     magnitude = File(exists=True, desc="(x, y, z), for the edges")
     noise = File(exists=True, desc="standard deviation of the field, ppm")
+    csf = File(exists=True, desc="cerebrospinal fluid, for methods that make it zero")
     radians_per_ppm = traits.Float(mandatory=True, desc="phase of 1 ppm in one echo spacing")
     method = traits.Enum(*methods.INVERSION, usedefault=True, desc="kind of inversion")
     parameters = traits.Dict(usedefault=True, desc="parameters of the method")
@@ -164,6 +165,7 @@ class Invert(Interface):
     def _compute(self, folder: Path) -> None:
         field, like = images.load(self.inputs.field)
         magnitude, noise = self._optional("magnitude"), self._optional("noise")
+        csf = self._optional("csf")
         chi, mask, info = invert(
             field,
             voxels.read_mask(self.inputs.mask),
@@ -173,6 +175,7 @@ class Invert(Interface):
             magnitude=None if magnitude is None else images.load(magnitude)[0],
             noise=None if noise is None else images.load(noise)[0],
             radians_per_ppm=self.inputs.radians_per_ppm,
+            csf=None if csf is None else voxels.read_mask(csf),
             **self.inputs.parameters,
         )
         self._save("chimap", chi, folder, like)

@@ -14,6 +14,7 @@ from ..analysis.reference import add_references, reference_of
 from ..analysis.region_methods import CSF_SOURCES
 from ..analysis.regions import table_of
 from ..analysis.tissues import LEAST_ECHOES, tissue_masks
+from ..problems import DataError
 from ..reconstruction import methods
 from .base import InputSpec, Interface
 
@@ -27,6 +28,7 @@ class _TissueMasksInput(InputSpec):
     echo_times = traits.List(traits.Float, desc="s")
     csf = traits.Enum(*CSF_SOURCES, usedefault=True, desc="where csf comes from")
     erosion = traits.Float(2.0, usedefault=True, desc="mm, of what comes from labels")
+    required = traits.Bool(False, usedefault=True, desc="whether csf must be found")
 
 
 class _TissueMasksOutput(TraitedSpec):
@@ -62,6 +64,9 @@ class TissueMasks(Interface):
             csf=self.inputs.csf,
             erosion=self.inputs.erosion,
         )
+        if self.inputs.required and "csf" not in masks:
+            why = info.get("csf", {}).get("why", "there is no label of it")
+            raise DataError(f"the inversion was asked for csf, and none was found: {why}.")
         for key, found in masks.items():
             self._save(key, found, folder, like)
         self._save_json("info", info, folder)

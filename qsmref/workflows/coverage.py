@@ -26,6 +26,7 @@ def init_coverage_wf(
     background_params: Mapping[str, Any] | None = None,
     inversion: str = "single-step",
     inversion_params: Mapping[str, Any] | None = None,
+    csf_given: bool = False,
     omp_nthreads: int = 1,
     random_seed: int | None = None,
     name: str = "coverage_wf",
@@ -57,7 +58,7 @@ def init_coverage_wf(
     references : sequence of str
         Rows that are only subtracted; by default those of
         :data:`qsmref.analysis.reference.REFERENCES`.
-    background, background_params, inversion, inversion_params
+    background, background_params, inversion, inversion_params, csf_given
         As for :func:`~qsmref.workflows.inversion.init_inversion_wf`.
     omp_nthreads, random_seed, name
         As for :func:`~qsmref.workflows.init_reconstruction_wf`.
@@ -70,6 +71,8 @@ def init_coverage_wf(
         The whole mask.
     magnitude
         (x, y, z)
+    csf
+        Cerebrospinal fluid, when `csf_given`.
     labels_<atlas>, names_<atlas>, regions_<atlas>
         Label image, its names, and the region table of the whole mask.
 
@@ -82,7 +85,7 @@ def init_coverage_wf(
     common = {"shape": shape, "random_seed": random_seed}
     images, kinds = ["field", "noise", "mask", "magnitude"], ("labels", "names", "regions")
     fields = [f"{kind}_{atlas}" for atlas in atlases for kind in kinds]
-    inputs = pe.Node(niu.IdentityInterface([*images, *fields]), name="inputnode")
+    inputs = pe.Node(niu.IdentityInterface([*images, "csf", *fields]), name="inputnode")
     made = [f"{kind}_{atlas}" for atlas in atlases for kind in ("table", "info")]
     outputs = pe.Node(niu.IdentityInterface(made), name="outputnode")
 
@@ -115,6 +118,8 @@ def init_coverage_wf(
             inversion_params=dict(inversion_params or {}),
         )
         workflow.connect([(inputs, node, [(f, f) for f in ("mask", "magnitude")])])
+        if csf_given:
+            workflow.connect(inputs, "csf", node, "csf")
         for image, source in in_ppm.items():
             workflow.connect(source, "field", node, image)
         for output, merge in gathered.items():

@@ -22,6 +22,7 @@ def init_inversion_wf(
     background_params: Mapping[str, Any] | None = None,
     inversion: str = "single-step",
     inversion_params: Mapping[str, Any] | None = None,
+    csf_given: bool = False,
     omp_nthreads: int = 1,
     random_seed: int | None = None,
     name: str = "inversion_wf",
@@ -41,6 +42,8 @@ def init_inversion_wf(
         Names of :mod:`qsmref.reconstruction.methods`.
     background_params, inversion_params : mapping, optional
         Parameters of these methods.
+    csf_given : bool
+        Whether the input `csf` will be connected.
     omp_nthreads, random_seed, name
         As for :func:`~qsmref.workflows.init_reconstruction_wf`.
 
@@ -52,6 +55,8 @@ def init_inversion_wf(
         Brain mask.
     magnitude
         (x, y, z)
+    csf
+        Cerebrospinal fluid, when `csf_given`.
 
     Outputs
     -------
@@ -68,7 +73,7 @@ def init_inversion_wf(
     workflow = Workflow(name=name, methods=" ".join(texts))
     common = {"shape": shape, "random_seed": random_seed}
     inputs = pe.Node(
-        niu.IdentityInterface(["field", "noise", "mask", "magnitude"]), name="inputnode"
+        niu.IdentityInterface(["field", "noise", "mask", "magnitude", "csf"]), name="inputnode"
     )
     fields = ["chimap", "mask", "total_field", "local_field"]
     fields += ["sign_info", "background_info", "inversion_info"]
@@ -117,6 +122,8 @@ def init_inversion_wf(
             ),
         ]
     )
+    if csf_given:
+        workflow.connect(inputs, "csf", invert, "csf")
     if background != "none":
         local_hz = convert("local_field_in_hz", hz_per_ppm)
         workflow.connect(remove, "field", local_hz, "field")

@@ -9,12 +9,14 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from .. import units
+from ..interfaces.references import TissueMasks
 from ..reconstruction.checks import echo_spacing
-from .engine import Workflow
+from .citations import sentence
+from .engine import Workflow, make_node
 from .field import init_field_wf
 from .inversion import init_inversion_wf
 
-_OUTPUTS = ["chimap", "mask", "combined", "total_field", "local_field"]
+_OUTPUTS = ["chimap", "mask", "combined", "total_field", "local_field", "csf", "csf_info"]
 _INFOS = ["mask_info", "phase_info", "echo_info", "quality_info", "unwrap_info"]
 _INFOS += ["sign_info", "background_info", "inversion_info"]
 
@@ -41,6 +43,9 @@ def init_reconstruction_wf(
     background_params: Mapping[str, Any] | None = None,
     inversion: str = "single-step",
     inversion_params: Mapping[str, Any] | None = None,
+    csf: str | None = None,
+    csf_atlases: Sequence[str] = (),
+    csf_erosion: float = 2.0,
     omp_nthreads: int = 1,
     random_seed: int | None = None,
     name: str = "reconstruction_wf",
@@ -82,6 +87,13 @@ def init_reconstruction_wf(
         Whether parts of the mask's surface with bad phase are cut.
     mask_params, background_params, inversion_params : mapping, optional
         Criteria of the phase quality, and parameters of these methods.
+    csf : {"auto", "labels", "r2star"}, optional
+        Where the fluid of the ventricles comes from that ``medi`` makes zero (MEDI+0), see
+        :func:`qsmref.analysis.tissues.tissue_masks`; by default it is not looked for.
+    csf_atlases : sequence of str
+        Names of the label images in `csf_labels`.
+    csf_erosion : float
+        mm, of fluid that comes from labels.
     omp_nthreads : int
         Threads of one node.
     random_seed : int, optional
@@ -95,6 +107,8 @@ def init_reconstruction_wf(
         Images of the echoes, in their order.
     mask
         Brain mask, when `mask_given`.
+    csf_labels, csf_names
+        Label images on the grid of the map and their tables, one for each of `csf_atlases`.
 
     Outputs
     -------
@@ -110,10 +124,13 @@ def init_reconstruction_wf(
         What each step did.
     phase_info, quality_info
         The same, where the phase was corrected or the mask was cut.
+    csf, csf_info
+        Mask of the fluid and where it comes from, with `csf`.
     """
     workflow = Workflow(name=name)
     machine = {"omp_nthreads": omp_nthreads, "random_seed": random_seed}
-    inputs = pe.Node(niu.IdentityInterface(["magnitude", "phase", "mask"]), name="inputnode")
+    fields = ["magnitude", "phase", "mask", "csf_labels", "csf_names"]
+    inputs = pe.Node(niu.IdentityInterface(fields), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface([*_OUTPUTS, *_INFOS]), name="outputnode")
     field = init_field_wf(
         shape=shape,
@@ -141,6 +158,7 @@ def init_reconstruction_wf(
         background_params=background_params,
         inversion=inversion,
         inversion_params=inversion_params,
+        csf_given=csf is not None,
         **machine,
     )
     given = ["magnitude", "phase"] + ["mask"] * mask_given
@@ -157,4 +175,22 @@ def init_reconstruction_wf(
             (invert, outputs, [(f"outputnode.{name}", name) for name in passed]),
         ]
     )
+    if csf is not None:
+        fluid = make_node(TissueMasks(), "ventricles", shape=shape, volumes=16)
+        fluid.inputs.trait_set(
+            csf=csf, erosion=csf_erosion, required=True, echo_times=list(echo_times)
+        )
+        used = {"magnitude": "magnitude"}
+        if csf_atlases:
+            fluid.inputs.atlases = list(csf_atlases)
+            used |= {"csf_labels": "labels", "csf_names": "names"}
+        workflow.connect(
+            [
+                (inputs, fluid, list(used.items())),
+                (field, fluid, [("outputnode.mask", "mask")]),
+                (fluid, invert, [("csf", "inputnode.csf")]),
+                (fluid, outputs, [("csf", "csf"), ("info", "csf_info")]),
+            ]
+        )
+        workflow.methods = sentence("inversion", "medi+0")
     return workflow

@@ -10,6 +10,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from .. import units
+from ..analysis.region_methods import split_csf
 from ..interfaces.references import DrawNoise
 from ..interfaces.tables import LoadMap
 from ..machine import threads_per_node
@@ -119,10 +120,8 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
     workflow = Workflow(name=run_name(run))
     shape, scale = run.grid.shape, run.phase_scale
     machine = {"omp_nthreads": threads_per_node(settings), "random_seed": settings.random_seed}
-    parameters = {
-        "background": settings.background_params,
-        "inversion": settings.inversion_params,
-    }
+    inversion_params, csf = split_csf(settings.inversion, settings.inversion_params)
+    parameters = {"background": settings.background_params, "inversion": inversion_params}
     if settings.sloppy:
         for step, given in parameters.items():
             parameters[step] = with_few_iterations(step, getattr(settings, step), given)
@@ -149,8 +148,15 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
         background_params=parameters["background"],
         inversion=settings.inversion,
         inversion_params=parameters["inversion"],
+        csf=csf,
+        csf_atlases=[r.atlas for r in run.regions if r.space == "native"],
+        csf_erosion=settings.reference_erosion,
         **machine,
     )
+    native = [r for r in run.regions if r.space == "native"]
+    if csf is not None and native:
+        reconstruct.inputs.inputnode.csf_labels = [str(r.image.path) for r in native]
+        reconstruct.inputs.inputnode.csf_names = [str(r.table) for r in native]
     reconstruct.inputs.inputnode.magnitude = [str(s.path) for s in run.magnitude]
     reconstruct.inputs.inputnode.phase = [str(s.path) for s in run.phase]
     if run.mask is not None:
@@ -180,6 +186,8 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
         processing["Processing.MaskQuality"] = "quality_info"
     if settings.bipolar or settings.phase_offset != "none":
         processing["Processing.PhaseCorrection"] = "phase_info"
+    if csf is not None:
+        processing["Processing.CSF"] = "csf_info"
     save_map = outputs.init_map_outputs_wf(
         prefix=run.prefix,
         desc="unreferenced",
@@ -194,6 +202,8 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
     method = {f"{step}_params": dict(given) for step, given in parameters.items()}
     method |= {"background": settings.background, "inversion": settings.inversion}
     noise = _connect_noise(workflow, reconstruct, run=run, settings=settings, **method)
+    if noise is not None and csf is not None:
+        workflow.connect(reconstruct, "outputnode.csf", noise, "csf")
     statistics = connect_regions(
         workflow,
         reconstruct,
@@ -206,6 +216,7 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
     last = f"inputnode.info{len(processing) + 1}"
     workflow.connect(statistics, "info", save_map, last)
     if settings.coverage_sweep and run.regions:
+        method["csf_given"] = csf is not None
         _connect_sweep(
             workflow, reconstruct, run=run, settings=settings, output_dir=output_dir, **method
         )
@@ -333,6 +344,8 @@ def _connect_sweep(
             )
         ]
     )
+    if method["csf_given"]:
+        workflow.connect(reconstruct, "outputnode.csf", sweep, "inputnode.csf")
     for atlas in atlases:
         measure = workflow.get_node(identifier("atlas", atlas, "wf"))
         name = identifier("save", atlas, "coverage")
