@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+#: Bytes; no sidecar, table or file of settings is larger.
+LARGEST_TEXT = 256 * 2**20
 
 
 @contextmanager
@@ -45,3 +50,48 @@ def write_json(path: str | os.PathLike, content: dict) -> Path:
     return write_text(
         path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     )
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """UTF-8 text of a file, without a byte-order mark.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read, is no regular file (a pipe or a device might never end), or is far
+        too large.
+    ValueError
+        When it is not UTF-8.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no file but a folder, pipe or device")
+    if found.st_size > LARGEST_TEXT:
+        raise OSError(f"it has {found.st_size} bytes, which is too much for a text")
+    return Path(path).read_text(encoding="utf-8-sig")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Content of a JSON file.
+
+    Raises
+    ------
+    OSError, ValueError
+        As :func:`read_text`; and a ValueError for what is no JSON, is nested without end, has a key
+        twice with different values, or holds characters that do not exist.
+    """
+    try:
+        content = json.loads(read_text(path), object_pairs_hook=_unambiguous)
+        # Half a character may be spelled in JSON, but not written into any file.
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return content
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    for key, value in pairs if len(content) < len(pairs) else ():
+        if repr(content[key]) != repr(value):
+            raise ValueError(f"the key {key!r} is there twice, with different values")
+    return content

@@ -5,17 +5,31 @@ Sidecars are read one by one, so that a broken one is a problem of one run and n
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import files
 from .problems import DataError
 
 #: Entities that name a run; the names of its derivatives keep them, in this order.
 RUN_ENTITIES = ("sub", "ses", "acq", "ce", "rec", "run")
+
+
+#: What BIDS allows as the label of an entity.
+_LABEL = re.compile(r"[0-9A-Za-z+]+")
+
+
+def is_label(text: str) -> bool:
+    """Whether a text may be the label of an entity: it becomes part of names of files.
+
+    >>> is_label("01a+"), is_label("../x"), is_label("é"), is_label("")
+    (True, False, False, False)
+    """
+    return _LABEL.fullmatch(text) is not None
 
 
 class Name(NamedTuple):
@@ -94,7 +108,7 @@ def read_sidecar(path: Path, root: Path) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     for sidecar in applicable(Path(path), Path(root), ".json"):
         try:
-            content = json.loads(sidecar.read_text(encoding="utf-8"))
+            content = files.read_json(sidecar)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{relative(sidecar, root)} cannot be read as JSON ({error}); mend the sidecar."

@@ -28,6 +28,40 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130  #: the user stopped it
 
 
+#: Characters of a sentence; a dataset could make it as long as it likes.
+_LONGEST = 600
+
+
+def printable(text: object) -> str:
+    """Text as one line that can be shown anywhere: what a terminal would obey is spelled out.
+
+    Names of files and values of sidecars end up in sentences, and may hold anything.
+
+    >>> printable("a\\tb \\x1b[31m")
+    'a b \\\\x1b[31m'
+    """
+    line = " ".join(str(text).split())
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    line = "".join(shown)
+    return (
+        line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    )
+
+
+def shown(value: object) -> str:
+    """A value that was found in a file, for a sentence.
+
+    >>> shown("0.01"), shown([1] * 100)
+    ("'0.01'", '[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 ...')
+    """
+    try:
+        text = printable(repr(value))
+    except ValueError:
+        # Python prints no whole number of more than 4300 digits.
+        text = "a number of thousands of digits"
+    return text if len(text) <= 48 else text[:44] + " ..."
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong, told in one sentence that names the file, the cause and the cure.
@@ -49,6 +83,9 @@ class Problem:
     #: Prefix of the run (``sub-01_acq-x``); empty when it is not about one run.
     prefix: str = ""
 
+    def __post_init__(self):
+        object.__setattr__(self, "sentence", printable(self.sentence))
+
     def __str__(self) -> str:
         return f"sub-{self.subject}: {self.sentence}" if self.subject else self.sentence
 
@@ -66,7 +103,7 @@ class DataError(ValueError):
     """Input that cannot be used; the message is the sentence for the user."""
 
     def __init__(self, sentence: str, code: ExitCode = ExitCode.BAD_DATA):
-        super().__init__(sentence)
+        super().__init__(printable(sentence))
         self.code = ExitCode(code)
 
     def __reduce__(self):

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from . import files
-from .problems import DataError, ExitCode
+from .problems import DataError, ExitCode, printable, shown
 
 #: Significant digits that give every float64 back as it was.
 EXACT = 17
+#: Columns that hold names, whatever they look like.
+TEXT = ("name", "hemisphere", "abbreviation", "region", "reference")
+#: What the labels of an image may be: those of 32 bits.
+_LARGEST_LABEL = 2**31 - 1
 
 
 def write_tsv(path: str | os.PathLike, table: pd.DataFrame, digits: int = 9) -> Path:
@@ -20,24 +28,80 @@ def write_tsv(path: str | os.PathLike, table: pd.DataFrame, digits: int = 9) -> 
 
     Nine significant digits hold every float32, which is what maps are made of.
     """
-    text = table.to_csv(sep="\t", index=False, na_rep="n/a", float_format=f"%.{digits}g")
+    texts = {c: table[c].map(_one_cell) for c in table.columns if c in TEXT}
+    text = table.assign(**texts).to_csv(
+        sep="\t",
+        index=False,
+        na_rep="n/a",
+        float_format=f"%.{digits}g",
+        # A quotation mark is a character of a name in a BIDS table, and nothing else.
+        quoting=csv.QUOTE_NONE,
+        lineterminator="\n",
+    )
     return files.write_text(path, text)
 
 
-def read_tsv(path: str | os.PathLike) -> pd.DataFrame:
+def _one_cell(value):
+    return re.sub(r"[\t\r\n]+", " ", value) if isinstance(value, str) else value
+
+
+def read_tsv(path: str | os.PathLike, text: Sequence[str] = TEXT) -> pd.DataFrame:
     """Read a table that :func:`write_tsv` wrote, or any BIDS table.
 
-    Only ``n/a`` and empty cells are missing: a region may be called NA.
+    Only ``n/a`` and empty cells are missing: a region may be called NA. Columns named in `text`
+    stay as they are written: a region may be called 01.
+
+    Raises
+    ------
+    DataError
+        A file that is not there or cannot be read, a column twice, or rows of different length.
     """
+    name = Path(path).name
     try:
+        content = files.read_text(path)
+        _check_rows(name, content)
+        names = content.partition("\n")[0].rstrip("\r").split("\t")
         return pd.read_csv(
-            path, sep="\t", encoding="utf-8-sig", keep_default_na=False, na_values=["n/a", ""]
+            io.StringIO(content),
+            sep="\t",
+            keep_default_na=False,
+            na_values=["n/a", ""],
+            dtype={column: str for column in text if column in names},
+            quoting=csv.QUOTE_NONE,
         )
-    except (ValueError, OSError) as error:
-        cause = str(error).splitlines()[0]
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.", ExitCode.MISSING_INPUT) from error
+    except (ValueError, OSError, OverflowError) as error:
         raise DataError(
-            f"{Path(path).name} cannot be read as a table: {cause}; mend it."
+            f"{name} cannot be read as a table: {printable(error)}; mend it."
         ) from error
+
+
+def _check_rows(name: str, content: str) -> None:
+    """Refuse what would be read as something else: columns shifted, names merged or cut."""
+    odd = re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", content)
+    if odd:
+        raise DataError(f"{name} has the control character {shown(odd[0])}; mend the table.")
+    lines = [line for line in re.split(r"\r\n|\n|\r", content) if line.strip(" \t")]
+    if not lines:
+        raise DataError(f"{name} is empty; a table has a line of names and rows.")
+    names = [column.strip() for column in lines[0].split("\t")]
+    for column in names:
+        if not column or names.count(column) > 1:
+            what = (
+                f"the column {shown(column)} more than once"
+                if column
+                else "a column without a name"
+            )
+            raise DataError(f"{name} has {what}; mend its first line.")
+    for k, line in enumerate(lines[1:], start=1):
+        if line.count("\t") != len(names) - 1:
+            raise DataError(
+                f"{name}: row {k} has {line.count(chr(9)) + 1} cells, and there are {len(names)} "
+                "columns; mend the table."
+            )
 
 
 def read_cells(path: str | os.PathLike) -> pd.DataFrame:
@@ -54,23 +118,35 @@ def read_cells(path: str | os.PathLike) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            header = handle.readline()
+        content = files.read_text(path)
+        header = content.partition("\n")[0]
         separator = next((s for s in "\t;," if s in header), ",")
+        tsv = path.suffix.lower() == ".tsv"
+        if tsv:
+            _check_rows(path.name, content)
         table = pd.read_csv(
-            path,
-            sep="\t" if path.suffix.lower() == ".tsv" else separator,
-            encoding="utf-8-sig",
+            io.StringIO(content),
+            sep="\t" if tsv else separator,
             dtype=str,
             header=None,
             keep_default_na=False,
             skipinitialspace=True,
+            quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL,
         )
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}.", ExitCode.MISSING_INPUT) from error
     except (ValueError, OSError) as error:
-        cause = str(error).strip().splitlines()[0]
-        raise DataError(f"{path} cannot be read as a table: {cause}; mend it.") from error
+        raise DataError(
+            f"{path} cannot be read as a table: {printable(error)}; mend it."
+        ) from error
+    short = table.isna().any(axis=1)
+    if short.any():
+        raise DataError(
+            f"{path.name}: row {int(short.idxmax())} has fewer cells than there are columns; mend "
+            "the table."
+        )
     names = [str(name).strip() for name in table.iloc[0]]
     for name in names:
         if not name or names.count(name) > 1:
@@ -80,7 +156,7 @@ def read_cells(path: str | os.PathLike) -> pd.DataFrame:
         raise DataError(f"{path.name} has no rows below its first line.")
     table = table.iloc[1:].reset_index(drop=True)
     table.columns = pd.Index(names)
-    return table.fillna("")
+    return table
 
 
 def read_label_table(path: str | os.PathLike) -> pd.DataFrame:
@@ -91,7 +167,7 @@ def read_label_table(path: str | os.PathLike) -> pd.DataFrame:
     DataError
         Without these columns, or without a row.
     """
-    table = read_tsv(path)
+    table = read_tsv(path, (*TEXT, "index"))
     for column in ("index", "name"):
         if column not in table:
             raise DataError(
@@ -100,10 +176,13 @@ def read_label_table(path: str | os.PathLike) -> pd.DataFrame:
             )
     if table.empty:
         raise DataError(f"{Path(path).name} names no label; list each with its index and name.")
-    numbers = pd.to_numeric(table["index"], errors="coerce")
-    if numbers.isna().any():
-        row = int(np.flatnonzero(numbers.isna())[0])
+    numbers = pd.to_numeric(table["index"], errors="coerce").astype(float)
+    whole = numbers.where(np.isfinite(numbers) & (numbers.abs() <= _LARGEST_LABEL)) % 1 == 0
+    if not whole.all():
+        row = int(np.flatnonzero(~whole)[0])
+        value = shown(table["index"].iat[row])
         raise DataError(
-            f"{Path(path).name}: the index in row {row + 1} is not a number; mend the table."
+            f"{Path(path).name}: the index in row {row + 1} is {value}, which is not a number of a "
+            "label: these are whole and have 32 bits at the most; mend it."
         )
-    return table.assign(index=numbers)
+    return table.assign(index=numbers.astype(np.int64))

@@ -3,87 +3,18 @@
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from . import images
-from .problems import DataError, ExitCode
+from .headers import Grid, unreadable
+from .problems import DataError
 
-#: Grids agree when no corner is further apart than this part of the smallest voxel edge.
-GRID_TOLERANCE = 0.01
-
-
-class Grid:
-    """Shape and affine of a 3-D image, read from its header only."""
-
-    def __init__(self, shape: tuple[int, ...], affine: np.ndarray):
-        self.shape = tuple(int(n) for n in shape)
-        self.affine = np.asarray(affine, dtype=float)
-
-    @classmethod
-    def of(cls, path: str | os.PathLike) -> Grid:
-        """Grid of an image file.
-
-        Raises
-        ------
-        DataError
-            When the header cannot be read, the image is not 3-D, or its affine is degenerate.
-        """
-        import nibabel as nib
-
-        try:
-            image = nib.load(path)
-            affine, shape = image.affine, image.shape
-        except FileNotFoundError as error:
-            raise DataError(f"{_name(path)} does not exist.", ExitCode.MISSING_INPUT) from error
-        except (
-            ImageFileError,
-            HeaderDataError,
-            OSError,
-            EOFError,
-            zlib.error,
-            ValueError,
-        ) as error:
-            raise DataError(_unreadable(path, error)) from error
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) != 3:
-            raise DataError(
-                f"{_name(path)} has {len(shape)} dimensions {shape}; images must be 3-D, and BIDS "
-                "wants one file per echo: split it and name the parts echo-1, echo-2, ..."
-            )
-        if affine is None or not np.isfinite(affine).all() or _edges(affine).min() < 1e-6:
-            raise DataError(f"{_name(path)} has a degenerate affine; mend its header.")
-        return cls(shape, affine)
-
-    @property
-    def voxel_size(self) -> tuple[float, float, float]:
-        """mm."""
-        return images.voxel_size(self.affine)
-
-    def same_as(self, other: Grid) -> bool:
-        """Whether both grids have the same voxels at the same places."""
-        if self.shape != other.shape:
-            return False
-        corners = np.array(np.meshgrid(*[(0, n) for n in self.shape])).reshape(3, -1)
-        corners = np.vstack([corners, np.ones(corners.shape[1])])
-        apart = np.linalg.norm((self.affine - other.affine)[:3] @ corners, axis=0).max()
-        return bool(apart <= GRID_TOLERANCE * _edges(self.affine).min())
-
-    def difference(self, other: Grid) -> str:
-        """Words for how this grid differs from another, for a sentence."""
-        if self.shape != other.shape:
-            return f"shape {self.shape} and not {other.shape}"
-        if not np.allclose(self.voxel_size, other.voxel_size, rtol=1e-3):
-            mine, theirs = (
-                " x ".join(f"{h:.4g}" for h in g.voxel_size) + " mm" for g in (self, other)
-            )
-            return f"voxels of {mine} and not {theirs}"
-        return "another affine (position or orientation)"
+#: Part of the largest magnitude that a rounding filter may make negative.
+_NEGATIVE = 0.01
+#: Magnitudes outside of this range leave that of float32 when they are squared and summed.
+_MAGNITUDES = (1e-12, 1e12)
 
 
 def read(path: str | os.PathLike, dtype=np.float32) -> np.ndarray:
@@ -94,11 +25,17 @@ def read(path: str | os.PathLike, dtype=np.float32) -> np.ndarray:
     DataError
         When the file is damaged, or a voxel is NaN or infinite.
     """
+    # What the header promises is there, or memory would be taken for it in vain.
+    shape = Grid.of(path).shape
     try:
-        array, _ = images.load(path, dtype)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise DataError(_unreadable(path, error)) from error
-    array = array.reshape(array.shape[:3])
+        # Where a large number does not fit into float32, it becomes infinite and is told below.
+        with np.errstate(over="ignore"):
+            array, _ = images.load(path, dtype)
+    except MemoryError:
+        raise
+    except Exception as error:  # Whatever a reader meets in a damaged file.
+        raise DataError(unreadable(path, error)) from error
+    array = array.reshape(shape)
     bad = int(np.count_nonzero(~np.isfinite(array))) if array.dtype.kind == "f" else 0
     if bad:
         raise DataError(
@@ -128,17 +65,48 @@ def read_echo(path: str | os.PathLike) -> np.ndarray:
     return array
 
 
-def read_mask(path: str | os.PathLike) -> np.ndarray:
-    """Boolean mask: voxels that are not zero.
+def read_magnitude(path: str | os.PathLike) -> np.ndarray:
+    """Magnitude of one echo.
 
     Raises
     ------
     DataError
-        As :func:`read`, and for a mask without a voxel.
+        As :func:`read_echo`, and for values that no magnitude has.
     """
-    mask = read(path) != 0
+    array = read_echo(path)
+    low, high = span(array)
+    if low < -_NEGATIVE * max(high, 0.0):
+        raise DataError(
+            f"{_name(path)}: stored values run from {low:g} to {high:g}, and a magnitude is not "
+            "negative; is it the phase, or was the header's scaling lost?"
+        )
+    if not _MAGNITUDES[0] <= high <= _MAGNITUDES[1]:
+        raise DataError(
+            f"{_name(path)}: the largest value is {high:g}, which leaves no room to compute with; "
+            "was the header's scaling damaged?"
+        )
+    return array
+
+
+def read_mask(path: str | os.PathLike) -> np.ndarray:
+    """Boolean mask: zero, and one other value.
+
+    Raises
+    ------
+    DataError
+        As :func:`read`, for a mask without a voxel, and for probabilities or several labels: what
+        of them belongs to the brain is not guessed.
+    """
+    array = read(path)
+    mask = array != 0
     if not mask.any():
         raise DataError(f"{_name(path)} is empty: not a single voxel is set; make the mask again.")
+    low, high = span(array[mask])
+    if low != high or low < 0:
+        raise DataError(
+            f"{_name(path)} is no mask: besides 0 it has values from {low:g} to {high:g}; a mask "
+            "is 0 outside and 1 inside the brain."
+        )
     return mask
 
 
@@ -217,14 +185,5 @@ def phase_in_radians(
     return phase_to_radians(array, low, high)
 
 
-def _edges(affine: np.ndarray) -> np.ndarray:
-    return np.asarray(images.voxel_size(affine))
-
-
 def _name(path: str | os.PathLike) -> str:
     return Path(path).name
-
-
-def _unreadable(path: str | os.PathLike, error: Exception) -> str:
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{_name(path)} is damaged or cut short ({cause}); copy or export it again."

@@ -67,13 +67,29 @@ def edit_json(path: Path, **changes) -> None:
     write_json(path, {k: v for k, v in content.items() if v is not None})
 
 
-def write_echoes(root: Path, label: str, *, entities: str = "", oblique: float = 0.0) -> Path:
-    """Magnitude and phase of a participant; returns the folder."""
+def background() -> np.ndarray:
+    """Field of what is outside the head, ppm: smooth, with wraps over the echoes."""
+    x, y, z = np.indices(SHAPE) / np.array(SHAPE).reshape(3, 1, 1, 1) - 0.5
+    return (1.5 * x - 2.0 * z + 3.0 * (2 * z**2 - x**2 - y**2) + 0.8 * y).astype(np.float32)
+
+
+def write_echoes(
+    root: Path,
+    label: str,
+    *,
+    entities: str = "",
+    oblique: float = 0.0,
+    outside: np.ndarray | float = 0.0,
+) -> Path:
+    """Magnitude and phase of a participant; returns the folder.
+
+    `outside` is a field (ppm) beside that of the brain.
+    """
     mask, _ = head()
     rng = np.random.default_rng(7)
     place = affine(oblique)
     b0 = place[2, :3] / VOXEL
-    field = forward_field(susceptibility(), (VOXEL,) * 3, tuple(b0))
+    field = forward_field(susceptibility(), (VOXEL,) * 3, tuple(b0)) + outside
     folder = root / f"sub-{label}" / "anat"
     for echo, time in enumerate(ECHO_TIMES, start=1):
         signal = np.where(mask, 100 * np.exp(-time / 0.04), 2.0)
@@ -101,12 +117,12 @@ def write_description(root: Path, **content) -> None:
     write_json(root / "dataset_description.json", description)
 
 
-def make_dataset(root: Path, labels=("01",)) -> Path:
-    """Raw dataset with one participant a label."""
+def make_dataset(root: Path, labels=("01",), **options) -> Path:
+    """Raw dataset with one participant a label; options of :func:`write_echoes`."""
     write_description(root, License="CC0", Authors=["A", "B"])
     (root / "README").write_text("A dataset for tests.\n")
     for label in labels:
-        write_echoes(root, label)
+        write_echoes(root, label, **options)
     return root
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from .. import images, voxels
+from ..plausible import echo_doubts
 from ..reconstruction import methods
 from ..reconstruction.checks import echo_spacing, evenly_spaced
 from ..reconstruction.echoes import fit_echoes
@@ -42,7 +43,7 @@ class LoadEchoes(Interface):
 
     def _compute(self, folder: Path) -> None:
         like = nib.load(self.inputs.magnitude[0])
-        magnitude = np.stack([voxels.read_echo(p) for p in self.inputs.magnitude], axis=-1)
+        magnitude = np.stack([voxels.read_magnitude(p) for p in self.inputs.magnitude], axis=-1)
         self._save("magnitude", magnitude, folder, like)
         self._save("combined", voxels.combine_echoes(magnitude), folder, like)
         del magnitude
@@ -198,4 +199,7 @@ class EchoFit(Interface):
             "echo_spacing": round(echo_spacing(times), 9),
             "evenly_spaced": evenly_spaced(times),
         }
+        doubts = echo_doubts(magnitude, phase, times, fit.residual)
+        if doubts:
+            info["warning"] = "; ".join(doubts) + "."
         self._save_json("info", info, folder)

@@ -1,0 +1,97 @@
+"""What of the echoes does not look like tissue: arrays in, sentences out.
+
+Nothing here changes a map or refuses one. A scaling that was lost, an echo under another name or a
+mistyped echo time leave a map that looks like any other; what can be seen of them is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+#: Part of the 98th percentile of the magnitude above which a voxel has signal.
+_SIGNAL = 0.3
+#: Part by which the magnitude may grow from one echo to the next; readouts in turn from both sides
+#: differ by some per cent.
+_GROWTH = 1.1
+#: 1/s; heads lie within this range from 0.05 T to 11.7 T.
+R2STAR = (3.0, 200.0)
+#: Part of a full turn that the phase of an image with noise spans.
+_TURN = 0.9
+#: Median misfit of the echoes, as part of their energy, that noise and iron do not make.
+MISFIT = 0.05
+
+
+def echo_doubts(
+    magnitude: np.ndarray,
+    phase: np.ndarray,
+    echo_times: Sequence[float],
+    misfit: np.ndarray | None = None,
+) -> list[str]:
+    """Sentences about echoes that hardly belong together.
+
+    Parameters
+    ----------
+    magnitude, phase : (x, y, z, echo) array
+        Of a gradient-echo acquisition; phase in rad.
+    echo_times : sequence of float
+        s, increasing.
+    misfit : (x, y, z) array, optional
+        Part of the energy of the echoes that the fit of the field leaves over.
+
+    Returns
+    -------
+    list of str
+        Without a full stop; empty when all is as expected.
+    """
+    combined = magnitude.sum(axis=-1)
+    signal = combined > _SIGNAL * np.percentile(combined, 98)
+    if not signal.any():
+        return []
+    levels = [float(np.median(magnitude[..., j][signal])) for j in range(magnitude.shape[-1])]
+    doubts = _decay(levels, echo_times)
+    doubts += _spans(phase)
+    if misfit is not None:
+        typical = float(np.median(misfit[signal]))
+        if typical > MISFIT:
+            doubts.append(
+                f"the echoes do not fit together ({100 * typical:.0f} % of their energy is left "
+                "over): echo times, scaling or the order of the files may be wrong"
+            )
+    return doubts
+
+
+def _decay(levels: Sequence[float], echo_times: Sequence[float]) -> list[str]:
+    doubts = []
+    for j in range(1, len(levels)):
+        if levels[j] > _GROWTH * levels[j - 1]:
+            doubts.append(
+                f"the magnitude grows from the echo at {1000 * echo_times[j - 1]:.4g} ms to that "
+                f"at {1000 * echo_times[j]:.4g} ms ({levels[j - 1]:.4g} to {levels[j]:.4g}): the "
+                "files may be mixed up, or scaled differently"
+            )
+    if not doubts and len(levels) > 1 and min(levels) > 0:
+        rate = np.log(levels[0] / levels[-1]) / (echo_times[-1] - echo_times[0])
+        if not R2STAR[0] <= rate <= R2STAR[1]:
+            doubts.append(
+                f"the signal decays with R2* = {rate:.3g}/s, which no head has: the echo times or "
+                "the scaling of the magnitude may be wrong"
+            )
+    return doubts
+
+
+def _spans(phase: np.ndarray) -> list[str]:
+    spans = [float(np.ptp(phase[..., j])) / (2 * np.pi) for j in range(phase.shape[-1])]
+    if max(spans) < _TURN:
+        return [
+            f"the phase spans {max(spans):.2f} of a full turn: its unit or range may not be what "
+            "is said"
+        ]
+    for j in range(1, len(spans)):
+        if spans[j] < _TURN < max(spans[:j]):
+            return [
+                f"the phase of echo {j + 1} spans {spans[j]:.2f} of a full turn, that of an "
+                "earlier one all of it: its scaling may be damaged"
+            ]
+    return []

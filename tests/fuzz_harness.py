@@ -1,0 +1,308 @@
+"""Spoil participants of a small dataset, run the command line, and judge what became of them.
+
+By hand, for thousands of inputs::
+
+    python tests/fuzz_harness.py --inputs 2000 --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import html.parser
+import io
+import os
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import tiny_bids as tiny
+from fuzz_mutations import FAMILIES, Mutation
+
+from bids_app.run import main
+
+#: Label of the participant that is left as it was.
+CLEAN = "clean"
+#: Of the map's standard deviation: what whole numbers in place of float32 may change.
+TOLERANCE = 0.01
+FLAGS = ("--sloppy", "--nprocs", "1", "--skip-bids-validation")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mutation with its seed."""
+
+    family: str
+    mutation: Mutation
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.mutation.__name__}-{self.seed}"
+
+
+@dataclass
+class Verdict:
+    """What became of one spoiled participant."""
+
+    case: str
+    family: str
+    #: accepted, accepted with a warning, refused
+    outcome: str
+    sentence: str = ""
+    #: What should not have happened; empty when all is well.
+    complaints: list[str] = field(default_factory=list)
+
+
+class _Tags(html.parser.HTMLParser):
+    """Finds tags and attributes that came out of data."""
+
+    def __init__(self):
+        super().__init__()
+        self.foreign: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        if tag == "qx" or "onqx" in names or "onerror" in names:
+            self.foreign.append(self.get_starttag_text() or tag)
+
+
+def foreign_tags(page: str) -> list[str]:
+    """Tags of a page that a dataset has put there."""
+    parser = _Tags()
+    parser.feed(page)
+    return parser.foreign
+
+
+def draw(count: int, seed: int) -> list[Case]:
+    """Cases by turns from all families, larger families more often."""
+    rng = random.Random(seed)
+    weights = {"images": 4, "sidecars": 3, "labels and masks": 2, "label tables": 2}
+    families = [f for name in FAMILIES for f in [name] * weights.get(name, 1)]
+    cases = []
+    for _ in range(count):
+        family = rng.choice(families)
+        cases.append(Case(family, rng.choice(FAMILIES[family]), rng.randrange(10**9)))
+    return cases
+
+
+class Sandbox:
+    """A folder with one clean participant, from which spoiled ones are copied."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.template = folder / "template"
+        tiny.make_dataset(self.template / "bids", (CLEAN,), outside=tiny.background())
+        tiny.make_regions(self.template / "regions", (CLEAN,))
+        self.count = 0
+
+    def data(self, labels: Sequence[str]) -> Path:
+        """A new folder with a dataset of the clean participant and copies of it."""
+        self.count += 1
+        root = self.folder / f"batch{self.count}" / "data"
+        shutil.copytree(self.template, root)
+        for label in labels:
+            for kind in ("bids", "regions"):
+                source = root / kind / f"sub-{CLEAN}"
+                for path in source.rglob("*"):
+                    if path.is_file():
+                        target = root / kind / f"sub-{label}" / "anat"
+                        target.mkdir(parents=True, exist_ok=True)
+                        shutil.copy(path, target / path.name.replace(CLEAN, label))
+        return root
+
+    def run(self, root: Path, *flags: str) -> tuple[int, str, str]:
+        """Run the command line on it in this process; exit code, and what was printed."""
+        out, err = io.StringIO(), io.StringIO()
+        argv = [str(root / "bids"), str(root.parent / "out"), "participant"]
+        argv += ["-w", str(root.parent / "work"), "-d", f"mine={root / 'regions'}", *FLAGS, *flags]
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main(argv)
+            except SystemExit as end:
+                code = end.code
+        return code, out.getvalue(), err.getvalue()
+
+    def judge(self, cases: Sequence[Case], keep: bool = False) -> list[Verdict]:
+        """Spoil a copy for each case, run all of them in one command, and judge each."""
+        labels = [f"f{k:03d}" for k in range(len(cases))]
+        root = self.data(labels)
+        same = {}
+        for label, case in zip(labels, cases, strict=True):
+            same[label] = case.mutation(root, label, random.Random(case.seed))
+        before = listing(root.parent, skip=("out", "work"))
+        # Folders that programs write to when they are told nothing else.
+        with contextlib.chdir(root.parent):
+            code, out, err = self.run(root)
+        verdicts = []
+        general = common_complaints(code, out, err)
+        if listing(root.parent, skip=("out", "work")) != before:
+            general.append("something outside OUTPUT_DIR and the work folder was changed")
+        results = Results(root.parent / "out")
+        if results.status.get(CLEAN, "") != "completed":
+            general.append("the clean participant was not completed")
+        for label, case in zip(labels, cases, strict=True):
+            verdicts.append(results.verdict(label, case, same[label]))
+        if general:
+            who = ", ".join(case.name for case in cases)
+            verdicts.append(Verdict(who, "command", "", (out + err)[-3000:], general))
+        if not keep:
+            shutil.rmtree(root.parent)
+        return verdicts
+
+
+def listing(folder: Path, skip: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
+    """All files below a folder, with size and time."""
+    found = {}
+    for place, folders, files in os.walk(folder):
+        if Path(place) == folder:
+            folders[:] = [f for f in folders if f not in skip]
+        for name in files:
+            stat = os.lstat(os.path.join(place, name))
+            found[os.path.join(place, name)] = (stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+def common_complaints(code: int, out: str, err: str) -> list[str]:
+    """What is wrong with how a command ended."""
+    complaints = []
+    last = out.strip().splitlines()[-1] if out.strip() else ""
+    if "Traceback" in out + err:
+        complaints.append("a traceback")
+    if re.search("unexpected [A-Z]|crash-", out + err) or code == 70:
+        complaints.append("an error in the program")
+    if code != 2 and not re.fullmatch(rf"qsmref: .*Exit status {int(code)}", last):
+        complaints.append(f"the last line is {last!r}, the code {code}")
+    if re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", out + err):
+        complaints.append("control characters on the terminal")
+    return complaints
+
+
+class Results:
+    """Folder of results of a command."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.status, self.warnings, self.reasons = {}, {}, {}
+        path = folder / "logs" / "participant-status.tsv"
+        if path.is_file():
+            table = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str, quoting=3)
+            for row in table.to_dict("records"):
+                label = row["participant_id"].removeprefix("sub-")
+                known = self.status.get(label)
+                self.status[label] = row["status"] if known in (None, "completed") else known
+                self.warnings[label] = row["warnings"].replace(label, CLEAN)
+                self.reasons[label] = row["reason"]
+
+    def verdict(self, label: str, case: Case, same: bool) -> Verdict:
+        """Judge one participant."""
+        status, reason = self.status.get(label), self.reasons.get(label, "")
+        outcome = {"completed": "accepted"}.get(status, "refused")
+        verdict = Verdict(case.name, case.family, outcome, reason)
+        told = verdict.complaints
+        page = self.folder / f"sub-{label}.html"
+        if page.is_file():
+            told += foreign_tags(page.read_text(encoding="utf-8"))
+        if status is None:
+            told.append("there is no status")
+        elif outcome == "refused":
+            if re.search("unexpected|Error|crash|Traceback", reason):
+                told.append("the sentence is that of a program")
+            if len(reason) > 700 or not reason.strip():
+                told.append("this is no sentence")
+            if same:
+                told.append("refused, and nothing is wrong with it")
+        else:
+            difference = self.difference(label)
+            warned = self.warnings[label] != self.warnings[CLEAN]
+            verdict.sentence = self.warnings[label] if warned else ""
+            if warned:
+                verdict.outcome = "accepted with a warning"
+            if difference and (same or not warned):
+                told.append(f"accepted: {difference}")
+        return verdict
+
+    def difference(self, label: str) -> str:
+        """What of the results differs from the clean participant's; empty for nothing."""
+        anat = self.folder / f"sub-{label}" / "anat"
+        maps = list(anat.glob("*_desc-unreferenced_Chimap.nii.gz"))
+        if len(maps) != 1:
+            return f"{len(maps)} maps"
+        clean = self.folder / f"sub-{CLEAN}" / "anat"
+        mine, theirs = (
+            np.asarray(nib.load(path).dataobj)
+            for path in (maps[0], clean / f"sub-{CLEAN}_desc-unreferenced_Chimap.nii.gz")
+        )
+        if mine.shape != theirs.shape:
+            return f"shape {mine.shape}"
+        if not np.isfinite(mine).all():
+            return "the map is not finite"
+        apart = np.abs(mine - theirs).max() / theirs.std()
+        if apart > TOLERANCE:
+            return f"the map differs by {apart:.3g} SD"
+        return self._table_difference(anat, clean)
+
+    def _table_difference(self, mine: Path, clean: Path) -> str:
+        tables = []
+        for folder in (mine, clean):
+            path = next(folder.glob("*_desc-roi_Chimap.tsv"), None)
+            if path is None:
+                return "there is no table of regions"
+            table = pd.read_csv(path, sep="\t", quoting=3)
+            tables.append(table[table["index"].notna()].set_index("index")["mean"])
+        shared = tables[1].index.intersection(tables[0].index)
+        apart = (tables[0][shared] - tables[1][shared]).abs().max()
+        missing = tables[1].index.difference(tables[0].index)
+        if len(missing):
+            return f"the regions {list(missing)} are not there"
+        return f"a region differs by {apart:.3g} ppb" if apart > 1 else ""
+
+
+def run_many(count: int, seed: int, batch: int, folder: Path, verbose: bool) -> Counter:
+    """Judge `count` cases; print what is wrong, and the figures."""
+    sandbox = Sandbox(folder)
+    cases = draw(count, seed)
+    figures: Counter = Counter()
+    begin = time.monotonic()
+    for start in range(0, count, batch):
+        for verdict in sandbox.judge(cases[start : start + batch]):
+            if verdict.outcome:
+                figures[verdict.family, verdict.outcome] += 1
+            if verdict.complaints:
+                figures["all", "complaints"] += 1
+            if verdict.complaints or verbose:
+                told = "; ".join(verdict.complaints)
+                print(f"{verdict.case} [{verdict.outcome}] {told}\n    {verdict.sentence[:3000]}")
+        print(f"# {start + batch} of {count}, {time.monotonic() - begin:.0f} s", flush=True)
+    for (family, outcome), number in sorted(figures.items()):
+        print(f"{family:20s} {outcome:25s} {number}")
+    return figures
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=20, help="participants a command")
+    parser.add_argument(
+        "--folder", type=Path, help="where the data are written (default: a new one)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="print every sentence")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="qsmref-fuzz-"))
+    figures = run_many(options.inputs, options.seed, options.batch, folder, options.verbose)
+    return int(bool(figures["all", "complaints"]))
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
