@@ -115,8 +115,9 @@ def join_tables(
     labels: Mapping[str, str],
     roi_path: Path,
     differential_path: Path,
+    statistic: str = "mean",
 ) -> Joined:
-    """Write the tables of all scans as one, and read the means of the regions.
+    """Write the tables of all scans as one, and read the means of the regions, or their medians.
 
     Parameters
     ----------
@@ -127,6 +128,8 @@ def join_tables(
     roi_path, differential_path : Path
         Tables to write: ``participant_id``, what names a scan, ``group``, then the columns of the
         participants' tables as they are.
+    statistic : {"mean", "median"}
+        Column that is read.
     """
     entities = [e for e in RUN_ENTITIES[1:] if any(e in scan.entities for scan in scans)]
     head = ["participant_id", *(ENTITY_COLUMNS[e] for e in entities), "group"]
@@ -171,7 +174,7 @@ def join_tables(
         if "differential" not in headers:
             columns = [*head, "region", "reference", "difference"]
             out["differential"].write("\t".join(columns).encode() + b"\n")
-        regions, means, centres = _means(body, headers["roi"], kept, lines)
+        regions, means, centres = _means(body, headers["roi"], kept, lines, statistic)
     return Joined(tuple(kept), regions, means, centres, tuple(unread.items()))
 
 
@@ -205,15 +208,24 @@ def _lines(path: Path, text: bytes, desc: str, header: bytes | None) -> tuple[by
 
 
 def _means(
-    body: io.BytesIO, header: bytes, scans: Sequence[Scan], lines: Sequence[int]
+    body: io.BytesIO,
+    header: bytes,
+    scans: Sequence[Scan],
+    lines: Sequence[int],
+    statistic: str,
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Regions, their means and their centres of all scans."""
     body.seek(0)
+    header_names = header.decode().split("\t")
+    if statistic not in header_names:
+        raise DataError(f"{scans[0].paths['roi'].name} has no column {statistic}.")
+    # What a row is made of says which rows are no pair; tables of other tools may not say.
+    more = [name for name in ("labels",) if name in header_names]
     table = pd.read_csv(
         body,
         sep="\t",
-        names=header.decode().split("\t"),
-        usecols=list(NEEDED),
+        names=header_names,
+        usecols=[*dict.fromkeys([*NEEDED, statistic, *more])],
         dtype=str,
         keep_default_na=False,
         quoting=3,
@@ -225,7 +237,7 @@ def _means(
         at = int(np.flatnonzero(twice)[0])
         path = scans[scan[at]].paths["roi"]
         raise DataError(f"{path.name} has the region {table['name'].iat[at]!r} more than once.")
-    text = table["mean"]
+    text = table[statistic]
     missing = text.isin(["n/a", "", "nan"]).to_numpy()
     mean = pd.to_numeric(text.where(~missing), errors="coerce").to_numpy(dtype=np.float64)
     odd = ~missing & ~np.isfinite(mean)
@@ -233,7 +245,9 @@ def _means(
         at = int(np.flatnonzero(odd)[0])
         path = scans[scan[at]].paths["roi"]
         name = table["name"].iat[at]
-        raise DataError(f"{path.name}: the mean of {name!r} is {text.iat[at]!r}, not a number.")
+        raise DataError(
+            f"{path.name}: the {statistic} of {name!r} is {text.iat[at]!r}, not a number."
+        )
     means = np.full((len(scans), len(names)), np.nan)
     means[scan, code] = mean
     centres = np.full((len(scans), len(names), 3), np.nan)
@@ -242,6 +256,8 @@ def _means(
     regions = table.iloc[np.unique(code, return_index=True)[1]].reset_index(drop=True)
     for column in ("index", "mean", "se", "coverage", "x", "y", "z"):
         regions[column] = pd.to_numeric(regions[column], errors="coerce")
+    for column in more:
+        regions[column] = regions[column].where(~regions[column].isin(["n/a", ""]))
     return regions, means, centres
 
 

@@ -33,7 +33,8 @@ from .collect import (
 )
 from .coverages import read_coverage
 from .dataset import read_status
-from .groupfiles import closing_words, write_results
+from .groupfigures import CohortFigure
+from .groupfiles import closing_words, write_figures, write_results
 from .grouppage import write_pages
 
 #: Where the results of the level are.
@@ -79,7 +80,7 @@ def group_level(
             ExitCode.MISSING_INPUT,
         )
     people = _people(bids_dir, settings)
-    cohorts, compared, asked, problems = {}, set(), set(), []
+    cohorts, figures, compared, asked, problems = {}, {}, set(), set(), []
     for atlas, found in atlases.items():
         scans = select(found, settings.participant_label, settings.session_label, filters)
         if not scans:
@@ -92,15 +93,15 @@ def group_level(
             compared |= {scan.participant for scan in scans}
             asked |= compared
             continue
-        results, unread = _compare(atlas, scans, people, output_dir, settings)
-        cohorts[atlas] = results
+        results, drawn, unread = _compare(atlas, scans, people, output_dir, settings)
+        cohorts[atlas], figures[atlas] = results, drawn
         compared |= set(results.participants)
         asked |= {scan.participant for scan in scans}
         problems += unread
         for line in [*results.notes, *closing_words(results)]:
             print(f"qsmref: atlas {atlas}: {line}", flush=True)
     if not settings.dry_run:
-        write_pages(output_dir / "group.html", "Comparison of participants", cohorts)
+        write_pages(output_dir / "group.html", "Comparison of participants", cohorts, figures)
         files.write_text(output_dir / "logs" / "settings-group.toml", settings.to_toml())
     return len(compared), len(asked), problems
 
@@ -131,7 +132,7 @@ def _compare(
     people: pd.DataFrame | None,
     output_dir: Path,
     settings: Settings,
-) -> tuple[Results, list[Problem]]:
+) -> tuple[Results, list[CohortFigure], list[Problem]]:
     """Join the tables of one atlas, and make and write all tables of the cohort."""
     folder = output_dir / FOLDER
 
@@ -140,7 +141,9 @@ def _compare(
 
     try:
         labels = _labels(people, settings)
-        joined = join_tables(scans, labels, path_of("roi"), path_of("differential"))
+        joined = join_tables(
+            scans, labels, path_of("roi"), path_of("differential"), settings.statistic
+        )
         _describe_joined(path_of, joined)
         measured, notes = _measured(joined, settings)
         plan = _plan(joined, measured, settings)
@@ -158,7 +161,7 @@ def _compare(
         Problem(who.removeprefix("sub-"), why, ExitCode.BAD_DATA, "tables")
         for who, why in joined.unread
     ]
-    return results, problems
+    return results, write_figures(results, path_of), problems
 
 
 def _labels(people: pd.DataFrame | None, settings: Settings) -> dict[str, str]:
