@@ -12,6 +12,8 @@ from qsmref.analysis.cohort import Results
 from qsmref.analysis.columns import TITLES, describe, family_sentence
 from qsmref.analysis.statistics import group_labels
 
+from .groupfigures import FIGURES, CohortFigure, cohort_figures
+
 
 def write_results(
     results: Results, path_of: Callable[[str], Path], sources: Mapping[str, Any]
@@ -51,6 +53,32 @@ def write_results(
         files.write_json(sidecar, content)
         written.append(path)
     return written
+
+
+def write_figures(results: Results, path_of: Callable[[str], Path]) -> list[CohortFigure]:
+    """Draw the figures of a cohort, and write them into ``figures`` beside the tables.
+
+    Parameters
+    ----------
+    results, path_of
+        As for :func:`write_results`.
+    """
+    figures = cohort_figures(results)
+    for name in FIGURES:
+        path = _figure_path(path_of(name))
+        made = next((figure for figure in figures if figure.name == name), None)
+        if made is None:
+            # What an earlier call left there is not of this one.
+            path.unlink(missing_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic_path(path) as temporary:
+            Path(temporary).write_bytes(made.png)
+    return figures
+
+
+def _figure_path(table: Path) -> Path:
+    return table.parent / "figures" / table.with_suffix(".png").name
 
 
 def _facts(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:

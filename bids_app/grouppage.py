@@ -19,7 +19,9 @@ from qsmref.analysis.cohort import Results
 from qsmref.analysis.names import split_side
 from qsmref.files import write_text
 
+from .groupfigures import CohortFigure
 from .heatmap import Cell, HeatMap, colours_at
+from .pictures import data_uri
 from .report import environment
 from .wording import nice, number
 
@@ -44,7 +46,9 @@ _FAMILIES = {
 }
 
 
-def write_page(path: Path, title: str, results: Results) -> Path:
+def write_page(
+    path: Path, title: str, results: Results, figures: Sequence[CohortFigure] = ()
+) -> Path:
     """Write the page of a cohort as one file.
 
     Parameters
@@ -55,11 +59,18 @@ def write_page(path: Path, title: str, results: Results) -> Path:
         What the cohort is called.
     results : Results
         Of :func:`qsmref.analysis.cohort.analyse`.
+    figures : sequence of CohortFigure
+        Of :func:`bids_app.groupfigures.cohort_figures`.
     """
-    return write_pages(path, title, {"": results})
+    return write_pages(path, title, {"": results}, {"": figures})
 
 
-def write_pages(path: Path, title: str, cohorts: Mapping[str, Results]) -> Path:
+def write_pages(
+    path: Path,
+    title: str,
+    cohorts: Mapping[str, Results],
+    figures: Mapping[str, Sequence[CohortFigure]],
+) -> Path:
     """:func:`write_page` for several atlases, by name."""
     page = (
         environment()
@@ -69,7 +80,8 @@ def write_pages(path: Path, title: str, cohorts: Mapping[str, Results]) -> Path:
             version=qsmref.__version__,
             written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
             cohorts=[
-                _cohort(name, results, k) for k, (name, results) in enumerate(cohorts.items())
+                _cohort(name, results, k) | {"figures": _embedded(figures.get(name, ()))}
+                for k, (name, results) in enumerate(cohorts.items())
             ],
         )
     )
@@ -101,6 +113,10 @@ def _cohort(name: str, results: Results, k: int) -> dict[str, Any]:
     names = [name for name in _SHOWN if name != "drivers"]
     made["tables"] = [shown for name in names if (shown := _plain(name, tables))]
     return made
+
+
+def _embedded(figures: Sequence[CohortFigure]) -> list[dict[str, Any]]:
+    return [{"source": data_uri(f.png), **vars(f)} for f in figures]
 
 
 def _fact_words(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -283,6 +299,54 @@ _SHOWN: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
             "f": ("F", "2"),
             "p": ("p", "p"),
             "q_bh": ("q", "p"),
+        },
+    ),
+    "survival": (
+        "What survives the sweep of masks",
+        "Whether q is below 0.05 under the whole mask and every cut of the slab, every erosion, "
+        "and all of them; the columns of single masks are in the file.",
+        {
+            "region": ("Region", ""),
+            "reference": ("Reference", ""),
+            "family": ("Family", ""),
+            "n_tested": ("Masks", "0"),
+            "n_significant": ("q < 0.05", "0"),
+            "survives_slab": ("Slab cuts", ""),
+            "survives_erosion": ("Erosions", ""),
+            "survives_all": ("All", ""),
+        },
+    ),
+    "stability": (
+        "How far values move when the mask changes",
+        "SD within a participant over the masks, pooled over participants. The index is 1 where "
+        "the difference stays while its two regions move, 0 where they move independently.",
+        {
+            "region": ("Region", ""),
+            "reference": ("Reference", ""),
+            "distance_mm": ("Distance, mm", "0"),
+            "n": ("n", "0"),
+            "sd_slab": ("SD over slabs, ppb", "2"),
+            "sd_erosion": ("SD over erosions", "2"),
+            "index_slab": ("Index, slabs", "2"),
+            "index_erosion": ("Index, erosions", "2"),
+            "sd_between": ("SD between people", "1"),
+            "effect_whole": ("Groups, ppb", "1"),
+            "effect_low": ("least", "1"),
+            "effect_high": ("most", "1"),
+        },
+    ),
+    "growth": (
+        "How this grows with the distance of two regions",
+        "A line through the SD of the pairs of single structures over their distance; the interval "
+        "is from participants drawn anew.",
+        {
+            "sweep": ("Masks", ""),
+            "n_pairs": ("Pairs", "0"),
+            "slope": ("Slope, ppb per cm", "3"),
+            "ci_low": ("from", "3"),
+            "ci_high": ("to", "3"),
+            "intercept": ("At zero, ppb", "2"),
+            "spearman": ("Rank correlation", "2"),
         },
     ),
     "audit": (

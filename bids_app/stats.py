@@ -211,7 +211,7 @@ def _run(options: argparse.Namespace) -> str:
     from qsmref.analysis.cohort import Plan, analyse
     from qsmref.analysis.tables import RequestError, TableError, measurements, unit_doubt
 
-    from .groupfiles import closing_words, write_results
+    from .groupfiles import closing_words, write_figures, write_results
     from .grouppage import write_page
 
     table = tables.read_cells(options.table)
@@ -259,8 +259,13 @@ def _run(options: argparse.Namespace) -> str:
     for _, who in results.tables["excluded"].iterrows():
         _say(f"{who['participant_id']} is left out ({who['analysis']}): {who['reason']}")
     source = {"SourceTable": options.table.name, "SourceUnits": options.units}
-    write_results(results, lambda name: options.out / f"{name}.tsv", source)
-    page = write_page(options.out / "summary.html", f"{options.table.name}", results)
+
+    def path_of(name: str) -> Path:
+        return options.out / f"{name}.tsv"
+
+    write_results(results, path_of, source)
+    figures = write_figures(results, path_of)
+    page = write_page(options.out / "summary.html", f"{options.table.name}", results, figures)
     lines = closing_words(results)
     for line in lines[1:]:
         print(f"{PROG}: {line}", flush=True)
