@@ -54,7 +54,7 @@ def make_progress(
         sinks,
         output_dir / "logs",
         verbose=settings.verbose,
-        linear=plugin == "Linear",
+        tells_all=plugin not in ("MultiProc", "SLURMGraph"),
         say=_say,
     )
 

@@ -74,8 +74,9 @@ class Progress:
         Where nipype writes its crash files.
     verbose : int
         With 1 also the writing of results is told, and how long each step took.
-    linear : bool
-        Whether the plugin is ``Linear``, which reports nodes that it left out as ended.
+    tells_all : bool
+        Whether the plugin tells a start of each node that it comes to, also of those that it only
+        takes from the work folder. ``Linear`` reports those that it leaves out as ended, too.
     say : callable
         Prints a line.
     """
@@ -86,12 +87,12 @@ class Progress:
         sinks: Mapping[str, int],
         crash_dir: Path,
         verbose: int = 0,
-        linear: bool = False,
+        tells_all: bool = False,
         say: Callable[[str], None] = print,
     ):
         self._runs, self._missing = dict(runs), dict(sinks)
         self._crash_dir, self._verbose, self._say = crash_dir, verbose, say
-        self._linear = linear
+        self._tells_all = tells_all
         self._begin = time.monotonic()
         self._started: dict[str, float] = {}
         self.problems: list[Problem] = []
@@ -109,8 +110,7 @@ class Progress:
             self._end(node, step)
 
     def _start(self, node: Any, step: Step) -> None:
-        if self._linear and not node.interface.always_run and node.is_cached() == (True, True):
-            # Other plugins do not tell of steps that are only taken from the work folder.
+        if self._tells_all and not node.interface.always_run and node.is_cached() == (True, True):
             return
         self._started[node.fullname] = time.monotonic()
         if self._verbose or not step.name.startswith(SINK):
@@ -121,7 +121,7 @@ class Progress:
             # Some plugins report the end of a node that failed, too.
             return
         begin = self._started.pop(node.fullname, None)
-        if begin is None and (self._linear or not step.name.startswith(SINK)):
+        if begin is None and (self._tells_all or not step.name.startswith(SINK)):
             # Taken from the work folder or, by the plugin Linear, left out after a failure. Other
             # plugins tell no start of nodes that they run in their own process, as the sinks are.
             return
