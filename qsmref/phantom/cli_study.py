@@ -245,14 +245,15 @@ def run_study(options: argparse.Namespace) -> ExitCode:
     from ..workflows.study import HeadFiles, init_study_wf
 
     started, clock = time.time(), time.monotonic()
-    workflow = init_study_wf(
-        study=study,
-        files=HeadFiles(options.labels, options.susceptibility, options.mask, options.rois),
-        omp_nthreads=options.omp_nthreads,
-    )
-    nodes = len(workflow.list_node_names())
-    print(f"{len(study.chains)} chains, {len(study.variants)} masks: {nodes} steps", flush=True)
-    run_locally(workflow, work, options.nprocs or available_cores())
+    files = HeadFiles(options.labels, options.susceptibility, options.mask, options.rois)
+
+    def build():
+        workflow = init_study_wf(study=study, files=files, omp_nthreads=options.omp_nthreads)
+        count = len(workflow.list_node_names())
+        print(f"{len(study.chains)} chains, {len(study.variants)} masks: {count} steps", flush=True)
+        return workflow
+
+    workflow = run_locally(build, work, options.nprocs or available_cores())
     made = work.absolute() / workflow.name / "report" / "study"
     changed = _publish(made, out)
     seconds = time.monotonic() - clock

@@ -184,6 +184,8 @@ class Study:
             object.__setattr__(self, name, values)
         if self.slabs[0] == 0:
             raise ParameterError("A slab of 0 mm holds nothing.")
+        if not self.snr > 0:
+            raise ParameterError(f"The SNR must be positive (inf for no noise), not {self.snr}.")
         if not self.early_tolerance > 0:
             raise ParameterError(
                 f"The tolerance of condition 3 must be positive, not {self.early_tolerance}."

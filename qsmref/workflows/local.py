@@ -8,6 +8,7 @@ import io
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import files
@@ -15,17 +16,22 @@ from ..problems import DataError, ExitCode
 from .engine import Workflow
 
 
-def run_locally(workflow: Workflow, work_dir: Path, nprocs: int) -> None:
-    """Run a graph; steps whose inputs are those of the last time are not done again.
+def run_locally(build: Callable[[], Workflow], work_dir: Path, nprocs: int) -> Workflow:
+    """Build a graph and run it; steps whose inputs are those of the last time are not done again.
 
     Parameters
     ----------
-    workflow : Workflow
-        Its ``base_dir`` is set to `work_dir`.
+    build : callable
+        Makes the graph, once nipype's options are set: a graph takes them from there.
     work_dir : Path
         Where intermediate results stay.
     nprocs : int
         Steps that run at the same time.
+
+    Returns
+    -------
+    Workflow
+        What was run.
 
     Raises
     ------
@@ -37,6 +43,7 @@ def run_locally(workflow: Workflow, work_dir: Path, nprocs: int) -> None:
     work_dir = Path(work_dir).absolute()
     work_dir.mkdir(parents=True, exist_ok=True)
     _configure(work_dir)
+    workflow = build()
     workflow.base_dir = str(work_dir)
     started = time.time()
     arguments = {"n_procs": nprocs, "raise_insufficient": False, "mp_context": "forkserver"}
@@ -47,6 +54,7 @@ def run_locally(workflow: Workflow, work_dir: Path, nprocs: int) -> None:
             workflow.run(plugin=plugin, plugin_args=arguments)
     except Exception as error:
         raise _told(work_dir / workflow.name, started, error) from error
+    return workflow
 
 
 def _told(folder: Path, started: float, error: Exception) -> DataError:
