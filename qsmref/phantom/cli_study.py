@@ -68,6 +68,13 @@ def _add_methods(group) -> None:
 
 def _add_sweep(group) -> None:
     group.add_argument(
+        "--conditions",
+        nargs="+",
+        choices=["1", "2", "3"],
+        help="1: nothing magnetic outside the brain; 2: air, background removal converged; 3: air, "
+        "stopped early (default: all)",
+    )
+    group.add_argument(
         "--air", type=float, metavar="PPM", help="air in the conditions 2 and 3 (default 9)"
     )
     group.add_argument(
@@ -202,6 +209,7 @@ def study_of(options: argparse.Namespace):
     given = {
         "matrix": options.matrix,
         "voxel_size": options.voxel_size,
+        "only": options.conditions,
         "air_ppm": options.air,
         "white_matter_ppm": options.white_matter,
         "slabs": options.slabs,

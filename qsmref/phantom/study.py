@@ -141,6 +141,8 @@ class Study:
     #: Voxels, and their size in mm; None follows from a label image.
     matrix: tuple[int, int, int] | None = (256, 256, 74)
     voxel_size: tuple[float, float, float] | None = (1.0, 1.0, 2.0)
+    #: Which of the three conditions.
+    only: tuple[str, ...] = ("1", "2", "3")
     #: Susceptibility (ppm) of air in the conditions 2 and 3.
     air_ppm: float = 9.0
     #: Susceptibility (ppm) of white matter in the place of the table's.
@@ -182,6 +184,8 @@ class Study:
             if not values or list(values) != sorted(set(values)) or values[0] < 0:
                 raise ParameterError(f"The {name} must be increasing lengths in mm, not {values}.")
             object.__setattr__(self, name, values)
+        if not self.only or not set(self.only) <= {"1", "2", "3"}:
+            raise ParameterError(f"The conditions are 1, 2 and 3, not {self.only}.")
         if self.slabs[0] == 0:
             raise ParameterError("A slab of 0 mm holds nothing.")
         if not self.snr > 0:
@@ -214,11 +218,12 @@ class Study:
     @property
     def conditions(self) -> tuple[Condition, ...]:
         air = f"air {self.air_ppm:g} ppm"
-        return (
+        every = (
             Condition("1", "no background", None, False),
             Condition("2", f"{air}, removal converged", self.air_ppm, False),
             Condition("3", f"{air}, removal stopped early", self.air_ppm, True),
         )
+        return tuple(c for c in every if c.name in self.only)
 
     @property
     def sweeps(self) -> dict[str, tuple[Variant, ...]]:
