@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import qsmref
+from qsmref import files
 from qsmref.analysis.region_methods import ATLASES_BY_NAME
+from qsmref.problems import printable
 from qsmref.settings import GROUPS, PRESETS, Settings
 
 #: What ``analysis_level`` may be.
@@ -50,9 +52,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Command:
             if name in given:
                 given[name] = _merged(given[name], name)
         settings = _resolve(config_file, given)
+        _check_paths(parser, bids_dir, output_dir, settings)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
-    _check_paths(parser, bids_dir, output_dir, settings)
+        parser.error(printable(error))
     return Command(bids_dir.absolute(), output_dir.absolute(), level, settings)
 
 
@@ -60,7 +62,7 @@ def _resolve(config_file: Path | None, flags: dict[str, Any]) -> Settings:
     if config_file is None:
         return Settings.from_preset(flags.pop("preset", "default"), **flags)
     try:
-        return Settings.from_toml(config_file.read_text(encoding="utf-8"), **flags)
+        return Settings.from_toml(files.read_text(config_file), **flags)
     except ValueError as error:
         raise ValueError(f"{config_file}: {error}") from error
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import Field, field
 from pathlib import Path
 from typing import Any
 
+from .problems import shown
 from .sweep import STUDY, parse_sweep
+
+#: Seeds and counts have 32 bits.
+_LARGEST = 2**32 - 1
 
 
 def option(
@@ -58,13 +63,24 @@ def checked(item: Field, value: Any) -> Any:
     try:
         value = CONVERT[kind](value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be {EXPECTED[kind]}, got {value!r}") from error
+        raise ValueError(f"{name} must be {EXPECTED[kind]}, got {shown(value)}") from error
     choices, low = item.metadata["choices"], item.metadata["low"]
     if choices and value not in choices:
         given = ", ".join(str(c) for c in choices)
-        raise ValueError(f"{name} must be one of {given}, got {value!r}")
+        raise ValueError(f"{name} must be one of {given}, got {shown(value)}")
     if low is not None and value < low:
-        raise ValueError(f"{name} must be at least {low:g}, got {value!r}")
+        raise ValueError(f"{name} must be at least {low:g}, got {shown(value)}")
+    return value
+
+
+def _finite(value: Any) -> Any:
+    """`value`, unless it is a number that libraries cannot take, or a path that no system can."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError
+    if isinstance(value, str | Path) and "\0" in str(value):
+        raise ValueError
     return value
 
 
@@ -73,7 +89,7 @@ def _exactly(*types: type):
         # bool is an int in Python; here it is a mistake.
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise TypeError
-        return types[-1](value)
+        return types[-1](_finite(value))
 
     return convert
 
@@ -98,6 +114,13 @@ def _range(value) -> tuple[float, float]:
     return low, high
 
 
+def _positive(value) -> float:
+    number = _exactly(int, float)(value)
+    if number <= 0:
+        raise ValueError
+    return number
+
+
 def _pairs(value) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise TypeError
@@ -107,7 +130,15 @@ def _pairs(value) -> dict[str, str]:
 def _parameters(value) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError
-    return {str(k): tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+    return {str(k): _parameter(v) for k, v in value.items()}
+
+
+def _parameter(value) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_parameter(v) for v in value)
+    if not isinstance(value, bool | int | float | str | None):
+        raise TypeError
+    return _finite(value)
 
 
 def _sweep(value) -> tuple[str, ...]:
@@ -125,7 +156,7 @@ CONVERT = {
     "integer": _exactly(int),
     "count": _exactly(int),
     "number": _exactly(int, float),
-    "memory": _exactly(int, float),
+    "memory": _positive,
     "numbers": _numbers,
     "range": _range,
     "pairs": _pairs,
@@ -143,7 +174,7 @@ EXPECTED = {
     "integer": "a whole number",
     "count": "a whole number",
     "number": "a number",
-    "memory": "a number (GB)",
+    "memory": "a positive number (GB)",
     "numbers": "a list of positive numbers",
     "range": "two numbers",
     "pairs": "a table of names and paths",

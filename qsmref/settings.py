@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from .analysis import methods as statistics
+from .metadata import is_label
 from .options import checked, plain
 from .options import option as _option
+from .problems import shown
 from .reconstruction import methods
 from .region_settings import RegionSettings
 from .registration_settings import RegistrationSettings
@@ -372,6 +374,11 @@ class Settings(RegionSettings, RegistrationSettings):
         strip = {"participant_label": "sub-", "session_label": "ses-"}
         for name, prefix in strip.items():
             labels = tuple(label.removeprefix(prefix) for label in getattr(self, name))
+            for label in labels:
+                # They become parts of names of files.
+                if not is_label(label):
+                    flag = name.replace("_", "-")
+                    raise ValueError(f"{flag}: {shown(label)} is no label: letters and digits")
             object.__setattr__(self, name, labels)
         self._check_combinations()
 
@@ -402,8 +409,8 @@ class Settings(RegionSettings, RegistrationSettings):
     @classmethod
     def from_preset(cls, preset: str = "default", **changes: Any) -> Settings:
         """Settings of a preset with single options changed."""
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise ValueError(f"unknown preset {shown(preset)}; there are {', '.join(PRESETS)}")
         _check_names(changes)
         return cls(**{**PRESETS[preset], **changes, "preset": preset})
 
@@ -432,6 +439,8 @@ def _parsed(text: str) -> dict[str, Any]:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"not a valid TOML file: {error}") from error
+    except RecursionError:
+        raise ValueError("not a valid TOML file: it is nested too deeply") from None
     _check_names(content)
     return content
 

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,14 +27,18 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import tiny_bids as tiny
+from fuzz_commands import COMMANDS
 from fuzz_mutations import FAMILIES, Mutation
 
+from bids_app import report
 from bids_app.run import main
 
 #: Label of the participant that is left as it was.
 CLEAN = "clean"
 #: Of the map's standard deviation: what whole numbers in place of float32 may change.
 TOLERANCE = 0.01
+#: Mutations by which somebody asks for another map.
+CHOICES = ("settings", "arguments", "filters")
 FLAGS = ("--sloppy", "--nprocs", "1", "--skip-bids-validation")
 
 
@@ -160,6 +164,39 @@ class Sandbox:
             shutil.rmtree(root.parent)
         return verdicts
 
+    def command(self, spoil: Callable[[Path, random.Random], list[str]], seed: int) -> Verdict:
+        """Spoil the dataset as a whole or the command line, run it, and judge how it ended."""
+        root = self.data([])
+        flags = spoil(root, random.Random(seed))
+        before = listing(root.parent, skip=("out", "work"))
+        with contextlib.chdir(root.parent):
+            code, out, err = self.run(root, *flags)
+        told = common_complaints(code, out, err)
+        if listing(root.parent, skip=("out", "work")) != before:
+            told.append("something outside OUTPUT_DIR and the work folder was changed")
+        lines = (out if out.strip() else err).strip().splitlines()
+        verdict = Verdict(f"{spoil.__name__}-{seed}", spoil.__name__, "refused", lines[-1], told)
+        results = Results(root.parent / "out")
+        if results.status.get(CLEAN) == "completed":
+            verdict.outcome = "accepted"
+            clean = self.reference() / "sub-clean" / "anat"
+            difference = results.difference(CLEAN, clean)
+            # What was asked for on purpose may change a map; it must be finite all the same.
+            if difference and (spoil.__name__ not in CHOICES or "finite" in difference):
+                told.append(f"accepted: {difference}")
+        shutil.rmtree(root.parent)
+        return verdict
+
+    def reference(self) -> Path:
+        """Results of the clean participant alone."""
+        folder = self.folder / "reference"
+        if not folder.is_dir():
+            root = self.data([])
+            self.run(root)
+            shutil.move(root.parent / "out", folder)
+            shutil.rmtree(root.parent)
+        return folder
+
 
 def listing(folder: Path, skip: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
     """All files below a folder, with size and time."""
@@ -232,13 +269,13 @@ class Results:
                 told.append(f"accepted: {difference}")
         return verdict
 
-    def difference(self, label: str) -> str:
+    def difference(self, label: str, clean: Path | None = None) -> str:
         """What of the results differs from the clean participant's; empty for nothing."""
         anat = self.folder / f"sub-{label}" / "anat"
         maps = list(anat.glob("*_desc-unreferenced_Chimap.nii.gz"))
         if len(maps) != 1:
             return f"{len(maps)} maps"
-        clean = self.folder / f"sub-{CLEAN}" / "anat"
+        clean = clean or self.folder / f"sub-{CLEAN}" / "anat"
         mine, theirs = (
             np.asarray(nib.load(path).dataobj)
             for path in (maps[0], clean / f"sub-{CLEAN}_desc-unreferenced_Chimap.nii.gz")
@@ -271,11 +308,19 @@ class Results:
 def run_many(count: int, seed: int, batch: int, folder: Path, verbose: bool) -> Counter:
     """Judge `count` cases; print what is wrong, and the figures."""
     sandbox = Sandbox(folder)
-    cases = draw(count, seed)
+    # Every tenth input is one of the command.
+    commands = count // 10
+    cases = draw(count - commands, seed)
     figures: Counter = Counter()
     begin = time.monotonic()
-    for start in range(0, count, batch):
-        for verdict in sandbox.judge(cases[start : start + batch]):
+    rng = random.Random(seed)
+    for start in range(0, len(cases), batch):
+        verdicts = sandbox.judge(cases[start : start + batch])
+        share = commands * min(start + batch, len(cases)) // len(cases)
+        share -= commands * start // len(cases)
+        for _ in range(share):
+            verdicts.append(sandbox.command(rng.choice(COMMANDS), rng.randrange(10**9)))
+        for verdict in verdicts:
             if verdict.outcome:
                 figures[verdict.family, verdict.outcome] += 1
             if verdict.complaints:
@@ -283,7 +328,8 @@ def run_many(count: int, seed: int, batch: int, folder: Path, verbose: bool) -> 
             if verdict.complaints or verbose:
                 told = "; ".join(verdict.complaints)
                 print(f"{verdict.case} [{verdict.outcome}] {told}\n    {verdict.sentence[:3000]}")
-        print(f"# {start + batch} of {count}, {time.monotonic() - begin:.0f} s", flush=True)
+        done = min(start + batch, len(cases)) + commands * (start + batch) // len(cases)
+        print(f"# {done} of {count}, {time.monotonic() - begin:.0f} s", flush=True)
     for (family, outcome), number in sorted(figures.items()):
         print(f"{family:20s} {outcome:25s} {number}")
     return figures
@@ -298,7 +344,12 @@ def _main() -> int:
         "--folder", type=Path, help="where the data are written (default: a new one)"
     )
     parser.add_argument("--verbose", action="store_true", help="print every sentence")
+    parser.add_argument(
+        "--without-pictures", action="store_true", help="pages without figures, for speed"
+    )
     options = parser.parse_args()
+    if options.without_pictures:
+        report.run_figures = lambda *_: ([], {})
     folder = options.folder or Path(tempfile.mkdtemp(prefix="qsmref-fuzz-"))
     figures = run_many(options.inputs, options.seed, options.batch, folder, options.verbose)
     return int(bool(figures["all", "complaints"]))
