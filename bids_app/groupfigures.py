@@ -224,7 +224,6 @@ def survival(table: pd.DataFrame, comparison: pd.DataFrame) -> CohortFigure | No
     names = [_label(*pair) for pair in order[["region", "reference"]].itertuples(index=False)]
     edges = [0, 0.001, 0.01, 0.05, 1]
     shades = ListedColormap(["#08306b", "#2171b5", "#6baed6", "#efefef"])
-    shades.set_bad("white")
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
