@@ -97,6 +97,8 @@ def coverage_mask(
 def coverage_table(
     tables: Mapping[tuple[float, float], pd.DataFrame | None],
     references: Iterable[str] | None = None,
+    *,
+    statistic: str = "mean",
 ) -> pd.DataFrame:
     """Every region and every difference under each mask of a sweep.
 
@@ -107,6 +109,8 @@ def coverage_table(
         was made with this mask; None where nothing could be made. (0, 0) must be there.
     references : iterable of str, optional
         As for :func:`~qsmref.analysis.differential_table`.
+    statistic : {"mean", "median"}
+        What of a region is told, and what differences are made of.
 
     Returns
     -------
@@ -127,7 +131,8 @@ def coverage_table(
     alone, pairs = [], []
     for (slab, erosion), table in tables.items():
         if table is None:
-            table = whole.assign(mean=np.nan, se=np.nan, n_voxels=0, coverage=0.0)
+            lost = dict.fromkeys(("mean", "median", "se"), np.nan)
+            table = whole.assign(n_voxels=0, coverage=0.0, **lost)
         if list(table["name"]) != names:
             raise ValueError("the tables of a sweep differ in their regions")
         # Of the mask itself all is in the mask: what counts is how much of it is left.
@@ -139,10 +144,10 @@ def coverage_table(
         )
         table = table.assign(coverage=coverage)
         cover = {"slab_cut_mm": float(slab), "erosion_mm": float(erosion)}
-        rows = {"region": names, "reference": None, "difference": table["mean"].to_numpy()}
+        rows = {"region": names, "reference": None, "difference": table[statistic].to_numpy()}
         rows |= {"coverage_region": coverage, "coverage_reference": np.nan}
         alone.append(pd.DataFrame({**cover, **rows}, columns=list(COLUMNS)).astype(_TYPES))
-        found = differential_table(table, references).assign(**cover)
+        found = differential_table(table, references, statistic=statistic).assign(**cover)
         pairs.append(found[list(COLUMNS)].astype(_TYPES))
     return pd.concat([*alone, *pairs], ignore_index=True)
 

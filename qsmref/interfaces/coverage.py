@@ -9,12 +9,13 @@ import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from .. import images, tables, voxels
-from ..analysis import add_references, region_table
 from ..analysis.coverage import coverage_mask, coverage_table
+from ..analysis.region_methods import STATISTICS
 from ..reconstruction import methods
 from ..reconstruction.background import remove_background
 from ..reconstruction.inversion import invert
-from .base import InputSpec, Interface, about
+from .base import InputSpec, Interface
+from .tables import RegionTable, RegionTableInput
 
 
 class _CoverageMapInput(InputSpec):
@@ -96,14 +97,16 @@ def _words(given) -> str:
     return f"a slab cut of {given.slab_cut_mm:g} mm and an erosion of {given.erosion_mm:g} mm"
 
 
-class _CoverageTableInput(InputSpec):
+class _CoverageTableInput(RegionTableInput):
+    # One map of a sweep takes the place of another.
+    chimap = File(exists=True, desc="not used")
+    mask = File(exists=True, desc="not used")
     whole = File(exists=True, mandatory=True, desc="region table of the whole mask")
     chimaps = InputMultiObject(File(exists=True), mandatory=True, desc="maps of the sweep, ppm")
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="their masks")
     infos = InputMultiObject(File(exists=True), mandatory=True, desc="what was done for each")
-    labels = File(exists=True, mandatory=True, desc="label image")
-    names = File(exists=True, mandatory=True, desc="table with index and name")
     references = traits.List(traits.Str, desc="rows that are only subtracted")
+    statistic = traits.Enum(*STATISTICS, usedefault=True, desc="what is subtracted")
 
 
 class _CoverageTableOutput(TraitedSpec):
@@ -111,7 +114,7 @@ class _CoverageTableOutput(TraitedSpec):
     info = File(desc="the masks, and what was done with each")
 
 
-class CoverageTable(Interface):
+class CoverageTable(RegionTable):
     """Regions and differences under every mask; see :func:`qsmref.analysis.coverage_table`."""
 
     input_spec = _CoverageTableInput
@@ -120,7 +123,6 @@ class CoverageTable(Interface):
     def _compute(self, folder: Path) -> None:
         labels, like = images.load(self.inputs.labels, np.int32)
         names = tables.read_label_table(self.inputs.names)
-        size, geometry = images.voxel_size(like.affine), {"affine": like.affine}
         found = {(0.0, 0.0): tables.read_tsv(self.inputs.whole)}
         infos, warnings = [], []
         parts = zip(self.inputs.chimaps, self.inputs.masks, self.inputs.infos, strict=True)
@@ -132,12 +134,10 @@ class CoverageTable(Interface):
                 warnings.append(info["warning"])
             else:
                 chi, mask = images.load(chimap)[0], voxels.read_mask(mask_file)
-                with about(self.inputs.names):
-                    table = region_table(chi, labels, names, size, mask, **geometry)
-                    table = add_references(table, chi, mask, size, labels, names, **geometry)
+                table = self._measured(chi, like.affine, labels, names, mask)
             found[info["slab_cut_mm"], info["erosion_mm"]] = table
         references = self._optional("references") or None
-        table = coverage_table(found, references)
+        table = coverage_table(found, references, statistic=self.inputs.statistic)
         self._results["table"] = str(tables.write_tsv(folder / "coverage.tsv", table))
         info = {"Masks": infos, "RegionsAloneFirst": True, "Warnings": warnings}
         self._save_json("info", info, folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from .. import images, tables, voxels
@@ -138,7 +139,7 @@ class ResampleLabels(Interface):
         self._save_json("totals", totals, folder)
 
 
-class _RegionTableInput(InputSpec):
+class RegionTableInput(InputSpec):
     chimap = File(exists=True, mandatory=True, desc="susceptibility map, ppm")
     mask = File(exists=True, desc="where the map is valid")
     labels = File(exists=True, mandatory=True, desc="label image")
@@ -160,7 +161,7 @@ class _RegionTableOutput(TraitedSpec):
 class RegionTable(Interface):
     """Statistics of every region and reference; see :func:`qsmref.analysis.region_table`."""
 
-    input_spec = _RegionTableInput
+    input_spec = RegionTableInput
     output_spec = _RegionTableOutput
 
     def _compute(self, folder: Path) -> None:
@@ -169,22 +170,8 @@ class RegionTable(Interface):
         names = tables.read_label_table(self.inputs.names)
         mask = self._optional("mask")
         mask = None if mask is None else voxels.read_mask(mask)
-        size = images.voxel_size(like.affine)
         samples: dict[str, np.ndarray] = {}
-        options = {
-            "affine": like.affine,
-            "min_coverage": self.inputs.min_coverage,
-            "erosion": self.inputs.erosion,
-            "totals": self._totals(),
-            "samples": samples,
-        }
-        given = {key: self._optional(key) for key in REFERENCES[1:]}
-        tissues = {key: voxels.read_mask(path) for key, path in given.items() if path}
-        with about(self.inputs.names):
-            table = region_table(chi, labels, names, size, mask, **options)
-            table = add_references(
-                table, chi, mask, size, labels, names, tissues=tissues, **options
-            )
+        table = self._measured(chi, like.affine, labels, names, mask, samples)
         noise = self._optional("noise_maps")
         if noise is not None:
             with np.load(noise) as stored:
@@ -204,11 +191,36 @@ class RegionTable(Interface):
         exact = tables.write_tsv(folder / "exact.tsv", table, tables.EXACT)
         self._results["exact"] = str(exact)
 
-    def _totals(self) -> dict[int, float] | None:
-        path = self._optional("totals")
-        if path is None:
-            return None
-        return {int(k): v for k, v in json.loads(Path(path).read_text("utf-8")).items()}
+    def _measured(self, chi, affine, labels, names, mask, samples=None) -> pd.DataFrame:
+        """Regions and references of a map, with the options of the inputs."""
+        size = images.voxel_size(affine)
+        options = {
+            "affine": affine,
+            "min_coverage": self.inputs.min_coverage,
+            "erosion": self.inputs.erosion,
+            "totals": read_totals(self._optional("totals")),
+            "samples": samples,
+        }
+        tissues = read_tissues(self)
+        with about(self.inputs.names):
+            table = region_table(chi, labels, names, size, mask, **options)
+            table = add_references(
+                table, chi, mask, size, labels, names, tissues=tissues, **options
+            )
+        return table
+
+
+def read_totals(path: str | None) -> dict[int, float] | None:
+    """Voxels of each label, those beyond the image too, of :class:`ResampleLabels`."""
+    if path is None:
+        return None
+    return {int(k): v for k, v in json.loads(Path(path).read_text("utf-8")).items()}
+
+
+def read_tissues(interface: Interface) -> dict[str, np.ndarray]:
+    """Masks of the reference tissues that an interface was given, by their names."""
+    given = {key: interface._optional(key) for key in REFERENCES[1:]}
+    return {key: voxels.read_mask(path) for key, path in given.items() if path}
 
 
 class _DifferentialTableInput(InputSpec):

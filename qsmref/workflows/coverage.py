@@ -22,6 +22,8 @@ def init_coverage_wf(
     radians_per_ppm: float,
     atlases: Sequence[str] = (),
     references: Sequence[str] = (),
+    region_erosion: float = 0.0,
+    statistic: str = "mean",
     background: str = "none",
     background_params: Mapping[str, Any] | None = None,
     inversion: str = "single-step",
@@ -58,6 +60,8 @@ def init_coverage_wf(
     references : sequence of str
         Rows that are only subtracted; by default those of
         :data:`qsmref.analysis.reference.REFERENCES`.
+    region_erosion, statistic
+        How regions are measured, see :func:`~qsmref.workflows.init_regions_wf`.
     background, background_params, inversion, inversion_params, csf_given
         As for :func:`~qsmref.workflows.inversion.init_inversion_wf`.
     omp_nthreads, random_seed, name
@@ -75,6 +79,8 @@ def init_coverage_wf(
         Cerebrospinal fluid, when `csf_given`.
     labels_<atlas>, names_<atlas>, regions_<atlas>
         Label image, its names, and the region table of the whole mask.
+    totals_<atlas>, csf_<atlas>, wm_<atlas>
+        As for :func:`~qsmref.workflows.init_regions_wf`, where they were given there.
 
     Outputs
     -------
@@ -83,7 +89,8 @@ def init_coverage_wf(
     """
     workflow = Workflow(name=name, methods=sentence("regions", "coverage"))
     common = {"shape": shape, "random_seed": random_seed}
-    images, kinds = ["field", "noise", "mask", "magnitude"], ("labels", "names", "regions")
+    images = ["field", "noise", "mask", "magnitude"]
+    kinds = ("labels", "names", "regions", "totals", "csf", "wm")
     fields = [f"{kind}_{atlas}" for atlas in atlases for kind in kinds]
     inputs = pe.Node(niu.IdentityInterface([*images, "csf", *fields]), name="inputnode")
     made = [f"{kind}_{atlas}" for atlas in atlases for kind in ("table", "info")]
@@ -127,9 +134,10 @@ def init_coverage_wf(
 
     for atlas in atlases:
         node = make_node(CoverageTable(), f"coverage_of_{identifier(atlas)}", volumes=8, **common)
+        node.inputs.trait_set(erosion=region_erosion, statistic=statistic)
         if references:
             node.inputs.references = list(references)
-        used = {"labels": "labels", "names": "names", "regions": "whole"}
+        used = {kind: "whole" if kind == "regions" else kind for kind in kinds}
         workflow.connect(
             [
                 (inputs, node, [(f"{a}_{atlas}", b) for a, b in used.items()]),

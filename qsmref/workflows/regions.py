@@ -12,7 +12,8 @@ from .citations import sentence
 from .engine import Workflow, make_node
 
 _INPUTS = ["chimap", "mask", "labels", "names", "totals", "csf", "wm", "noise_maps"]
-_OUTPUTS = ["labels", "names", "regions", "exact", "differences"]
+_PASSED = ["labels", "names", "totals", "csf", "wm"]
+_OUTPUTS = [*_PASSED, "regions", "exact", "differences"]
 
 
 def init_regions_wf(
@@ -76,8 +77,8 @@ def init_regions_wf(
 
     Outputs
     -------
-    labels, names
-        The same, checked.
+    labels, names, totals, csf, wm
+        The same, labels and names checked.
     regions, differences
         Tables, ppb.
     exact
@@ -107,6 +108,9 @@ def init_regions_wf(
             (differences, outputs, [("table", "differences")]),
         ]
     )
+    for field in given:
+        if field in _PASSED:
+            workflow.connect(inputs, field, outputs, field)
     if "noise_maps" in given:
         workflow.connect(regions, "covariance", differences, "covariance")
     return workflow
