@@ -4,11 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help install demo test lint docs bench clean
+# Recipes for a Slurm of one node and for a base image, where there is no cluster and no image hub;
+# "-" for those of the machine.
+SLURM_RECIPE ?= ../shared/recipes/slurm
+CONTAINER_RECIPE ?= ../shared/recipes/container
+# What the tests below make goes here.
+SCRATCH ?= build
+
+.PHONY: help install demo test test-container test-slurm test-faults lint docs bench clean
 
 help:
 	@echo "make demo    simulate a small BIDS dataset, run participant level on it, say where the results are"
 	@echo "make test    run the tests"
+	@echo "make test-container  build the image, run it, compare its tables with those of a bare run"
+	@echo "make test-slurm      run participants on a real Slurm, with faults"
+	@echo "make test-faults     kill, starve and damage runs, and compare what the next one makes (long)"
 	@echo "make lint    ruff, code and format"
 	@echo "make docs    build the documentation into docs/_build/html"
 	@echo "make bench   measure accuracy, speed and memory (long)"
@@ -36,6 +46,17 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-container: install
+	tests/container.sh $(CONTAINER_RECIPE) $(SCRATCH)/container $(BIN)
+
+test-slurm: install
+	tests/slurm.sh $(SLURM_RECIPE) $(SCRATCH)/slurm $(BIN)
+
+test-faults: install
+	rm -rf $(SCRATCH)/faults
+	$(BIN)/python tests/faults.py $(SCRATCH)/faults --every 9
+	$(BIN)/python tests/faults_parallel.py $(SCRATCH)/faults-parallel
 
 lint: install
 	$(BIN)/ruff check .

@@ -189,7 +189,13 @@ class CarefulSLURM(Careful, SLURMPlugin):
 
     def _submit_batchtask(self, scriptfile: str, node: Any) -> int:
         arguments = f"{node.plugin_args.get('sbatch_args', '')} {self._sbatch_args or ''}"
-        taskid = slurm.submit(Path(scriptfile), name=job_name(node), arguments=arguments)
+        taskid = slurm.submit(
+            Path(scriptfile),
+            name=job_name(node),
+            arguments=arguments,
+            tries=self._max_tries,
+            pause=self._retry_timeout,
+        )
         self._pending[taskid], self._since[taskid] = node.output_dir(), time.monotonic()
         return taskid
 
@@ -198,6 +204,8 @@ class CarefulSLURMGraph(SLURMGraphPlugin):
     """Plugin ``SLURMGraph``: all jobs are submitted at once, with their dependencies."""
 
     def __init__(self, plugin_args: dict[str, Any] | None = None):
+        # The base class has no defaults for the two that it reads.
+        self._max_tries, self._retry_timeout = 2, 2
         arguments = {"resources": SLURM_RESOURCES, **(plugin_args or {})}
         self._callback = arguments.pop("status_callback", lambda node, status: None)
         self._resources = arguments["resources"]
@@ -268,7 +276,13 @@ class CarefulSLURMGraph(SLURMGraphPlugin):
         batch.write_text(_batch_script(self._template, script), encoding="utf-8")
         arguments = f"{self._resources.format(**needs(node))} {self._sbatch_args}"
         return slurm.submit(
-            batch, name=job_name(node), arguments=arguments, after=after, held=not after
+            batch,
+            name=job_name(node),
+            arguments=arguments,
+            after=after,
+            held=not after,
+            tries=self._max_tries,
+            pause=self._retry_timeout,
         )
 
     def _wait(self, graph: Any) -> None:

@@ -52,8 +52,11 @@ class Outspoken:
 
     def _clean_queue(self, jobid: int, graph: Any, result: dict[str, Any] | None = None) -> Any:
         words = result["traceback"] if result else traceback.format_exc()
-        self.procs[jobid].last_words = "".join(words or "")
-        return super()._clean_queue(jobid, graph, result=result)
+        # As lines: what nipype does with a text ends in a TypeError, and the graph with it.
+        lines = words.splitlines(keepends=True) if isinstance(words, str) else list(words or [])
+        self.procs[jobid].last_words = "".join(lines)
+        value = result["result"] if result else None
+        return super()._clean_queue(jobid, graph, result={"result": value, "traceback": lines})
 
 
 class SturdyMultiProcPlugin(Outspoken, MultiProcPlugin):

@@ -25,10 +25,17 @@ _WITHOUT_A_WORD = (
 )
 
 
-#: Ends of tracebacks that tell of the machine and not of the program.
-_MACHINE = re.compile(
-    r"^\s*(\S*Error: \[Errno \d+\] .*|(?:\w+\.)*\w*MemoryError\b.*)$", re.MULTILINE
+#: Lines of tracebacks that tell of the machine and not of the program, and what they mean.
+_MACHINE = (
+    (r"\S*SlurmError: .*|RuntimeError: Could not submit .*", "refused", ExitCode.INTERNAL),
+    (r"(?:\w+\.)*\w*MemoryError\b.*", "memory", ExitCode.INTERNAL),
+    (r"\S*Error: \[Errno \d+\] .*", "disk", ExitCode.IO_ERROR),
 )
+_MEANING = {
+    "refused": "the batch system refused the job: {}.",
+    "memory": "out of memory ({}); run with fewer --nprocs.",
+    "disk": "reading or writing failed: {}.",
+}
 
 
 def explain(words: str) -> dict[str, Any]:
@@ -37,16 +44,11 @@ def explain(words: str) -> dict[str, Any]:
     >>> explain("Traceback ...\\nOSError: [Errno 28] No space left on device")["sentence"]
     'reading or writing failed: OSError: [Errno 28] No space left on device.'
     """
-    found = _MACHINE.findall(words)
-    if not found:
-        return {"sentence": _WITHOUT_A_WORD, "code": ExitCode.INTERNAL}
-    if "MemoryError" in found[0]:
-        sentence = f"out of memory ({found[0].strip()}); run with fewer --nprocs."
-        return {"sentence": sentence, "code": ExitCode.INTERNAL}
-    return {
-        "sentence": f"reading or writing failed: {found[0].strip()}.",
-        "code": ExitCode.IO_ERROR,
-    }
+    for pattern, meaning, code in _MACHINE:
+        found = re.search(rf"^\s*({pattern})$", words, re.MULTILINE)
+        if found:
+            return {"sentence": _MEANING[meaning].format(found[1].strip()), "code": code}
+    return {"sentence": _WITHOUT_A_WORD, "code": ExitCode.INTERNAL}
 
 
 class Step(NamedTuple):
