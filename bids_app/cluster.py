@@ -246,7 +246,7 @@ class CarefulSLURMGraph(SLURMGraphPlugin):
                 try:
                     self._jobs[node] = self._submit(node, after, updatehash)
                 except slurm.SlurmError as error:
-                    self._fail(node, str(error))
+                    self._fail(node, "".join(traceback.format_exception(error)))
                 else:
                     held += [] if after else [self._jobs[node]]
         # Only now: Slurm forgets jobs that have ended, and then nothing can depend on them.
