@@ -266,6 +266,13 @@ def test_bad_tables_of_regions(tmp_path):
         measure(study, make_head(study), read_rois(table), study.conditions[0])
 
 
+def test_every_option_is_read():
+    options = vars(cli._build_parser().parse_args(["study", "OUT"]))
+    source = Path(cli.__file__).with_name("cli_study.py").read_text(encoding="utf-8")
+    for name in set(options) - {"command", "run"}:
+        assert f"options.{name}" in source, name
+
+
 FEW = ["--sloppy", "--slabs", 92, 116, "--erosions", 0, 4]
 
 
