@@ -26,7 +26,12 @@ def collect_results(output_dir: Path, subject: str) -> list[dict[str, Any]]:
         differential_tsv); ``sidecar`` of the map; ``warnings``.
     """
     folder = output_dir / f"sub-{subject}"
-    maps = sorted(path for desc in MAPS for path in folder.rglob(f"*_desc-{desc}_Chimap.nii.gz"))
+    maps = sorted(
+        path
+        for desc in MAPS
+        for path in folder.rglob(f"*_desc-{desc}_Chimap.nii.gz")
+        if "space" not in parse_name(path).entities
+    )
     results = []
     for chimap in maps:
         prefix = parse_name(chimap).prefix

@@ -288,6 +288,10 @@ def _discover(command: Command):
         participants=settings.participant_label,
         sessions=settings.session_label,
         derivatives=settings.derivatives,
+        atlases=settings.atlas,
+        cache=settings.work_dir / "atlases",
+        template=_template(settings),
+        t1w=settings.t1w,
         maps=settings.maps,
         filter_file=settings.bids_filter_file,
         database_dir=settings.bids_database_dir,
@@ -307,6 +311,15 @@ def _discover(command: Command):
     for problem in problems:
         _error(str(problem))
     return runs, problems
+
+
+def _template(settings: Settings) -> str | None:
+    """Name of the template, which is looked for before anything runs."""
+    from qsmref.templates import find_template
+
+    if settings.template is None:
+        return None
+    return find_template(settings.template, settings.template_mask).name
 
 
 def _validate(command: Command) -> None:
@@ -333,6 +346,10 @@ def _validate(command: Command) -> None:
 
 
 def _check_output(output_dir: Path) -> None:
+    from .confine import check_links
+
+    if output_dir.is_dir():
+        check_links(output_dir)
     try:
         (output_dir / "logs").mkdir(parents=True, exist_ok=True)
         probe = output_dir / "logs" / f".probe-{os.getpid()}"
@@ -346,14 +363,18 @@ def _check_output(output_dir: Path) -> None:
 
 
 def _check_parameters(settings: Settings) -> None:
+    from qsmref.analysis.region_methods import split_csf
+    from qsmref.engines import choose_engine
     from qsmref.reconstruction.parameters import check_parameters
 
     try:
+        inversion_params, _ = split_csf(settings.inversion, settings.inversion_params)
         check_parameters("mask", "quality", settings.mask_params)
         check_parameters("background", settings.background, settings.background_params)
-        check_parameters("inversion", settings.inversion, settings.inversion_params)
+        check_parameters("inversion", settings.inversion, inversion_params)
     except ValueError as error:
         raise DataError(str(error), ExitCode.USAGE) from error
+    choose_engine(settings.engine)
 
 
 def _subjects(problems: Iterable[Problem]) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import files
+from .headers import regular_size
 from .metadata import RUN_ENTITIES, Name, parse_name
-from .problems import DataError, ExitCode
+from .problems import DataError, ExitCode, shown
 from .runs import Source
 
 #: Kinds of files that ``--bids-filter-file`` can filter, and how pybids finds them.
@@ -19,8 +21,21 @@ KINDS: dict[str, dict[str, Any]] = {
     "mask": {"suffix": "mask", "desc": "brain"},
     "dseg": {"suffix": "dseg"},
     "chimap": {"suffix": "Chimap"},
+    "t1w": {"suffix": "T1w"},
+    "xfm": {"suffix": "xfm", "extension": [".h5", ".txt", ".mat"]},
 }
 
+#: Arguments of pybids that are no entities; the kinds choose extensions themselves.
+_RESERVED = {
+    "absolute_paths",
+    "extension",
+    "invalid_filters",
+    "regex_search",
+    "return_type",
+    "scope",
+    "self",
+    "target",
+}
 _IMAGES = [".nii.gz", ".nii"]
 _IGNORED = ("code", "derivatives", "models", "sourcedata", "stimuli", re.compile(r"/\."))
 _PYBIDS = {
@@ -83,6 +98,9 @@ class Dataset:
         DataError
             When pybids cannot index the folder.
         """
+        if (root / "dataset_description.json").exists():
+            # pybids reads it too, and would wait for a pipe.
+            regular_size(root / "dataset_description.json")
         description = read_description(root)
         is_derivative = label != "raw" or description.get("DatasetType") == "derivative"
         if label == "raw" and is_derivative:
@@ -104,6 +122,11 @@ class Dataset:
         """Images of one kind of a participant."""
         return self._files.get((kind, subject), [])
 
+    def only(self, kind: str) -> Dataset:
+        """The same dataset with images of one kind."""
+        files = {key: images for key, images in self._files.items() if key[0] == kind}
+        return Dataset(self.root, self.label, self.is_derivative, files)
+
     def has(self, kind: str) -> bool:
         """Whether there is an image of this kind for anybody."""
         return any(k == kind for k, _ in self._files)
@@ -112,7 +135,7 @@ class Dataset:
 def _layout(root: Path, is_derivative: bool, participants: Sequence[str], database: Path | None):
     from bids import BIDSLayout, BIDSLayoutIndexer
 
-    ignore: list = list(_IGNORED)
+    ignore: list = [*_IGNORED, _Loops(root)]
     if database is not None:
         database.mkdir(parents=True, exist_ok=True)
     elif participants:
@@ -126,18 +149,39 @@ def _layout(root: Path, is_derivative: bool, participants: Sequence[str], databa
             is_derivative=is_derivative,
             config=["bids", "derivatives"] if is_derivative else ["bids"],
             # Sidecars are read by qsmref.metadata: here one broken file would stop the dataset.
-            indexer=BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore),
+            indexer=BIDSLayoutIndexer(
+                validate=False,
+                index_metadata=False,
+                ignore=ignore,
+                # A dataset has no say in how its names are read; this file is nowhere.
+                config_filename=os.path.join(os.devnull, "none"),
+            ),
             database_path=database,
         )
-    except (ValueError, OSError) as error:
-        raise DataError(f"{root} cannot be indexed as BIDS: {error}", ExitCode.USAGE) from error
+    except Exception as error:  # Whatever pybids meets in a description it did not expect.
+        raise DataError(f"{root} cannot be indexed as BIDS: {error}.", ExitCode.USAGE) from error
+
+
+class _Loops:
+    """Pattern of folders that are links to a folder they lie in: pybids would never come back."""
+
+    def __init__(self, root: Path):
+        self._root = str(root)
+
+    def search(self, path: str) -> bool:
+        """Whether a folder, as pybids names it from the root, leads back to one above it."""
+        folder = Path(self._root + path)
+        if not folder.is_symlink():
+            return False
+        above = {os.path.realpath(parent) for parent in folder.parents}
+        return os.path.realpath(folder) in above
 
 
 def _paths(layout, kind: str, filters: Mapping[str, Any], sessions: Sequence[str]) -> list[str]:
     from bids.layout import Query
 
     words = {None: Query.NONE, "*": Query.ANY}
-    entities = {**KINDS[kind], "extension": _IMAGES}
+    entities = {"extension": _IMAGES, **KINDS[kind]}
     if sessions:
         entities["session"] = list(sessions)
     for key, value in filters.items():
@@ -156,9 +200,9 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = files.read_json(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}", ExitCode.USAGE) from error
+        raise DataError(f"{path} cannot be read as JSON: {error}.", ExitCode.USAGE) from error
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise DataError(
             f"{path} must be a JSON object of objects, such as "
@@ -171,6 +215,17 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
             f"{path}: unknown kind of file {', '.join(unknown)}; there are {', '.join(KINDS)}.",
             ExitCode.USAGE,
         )
+    for kind, chosen in content.items():
+        for entity, value in chosen.items():
+            if not entity.isidentifier() or entity in _RESERVED:
+                raise DataError(f"{path}: {kind} has no entity {shown(entity)}.", ExitCode.USAGE)
+            values = value if isinstance(value, list) else [value]
+            if not all(v is None or isinstance(v, str | int) for v in values):
+                raise DataError(
+                    f"{path}: {kind}, {entity} must be a label, a list of labels, or null, and is "
+                    f"{shown(value)}.",
+                    ExitCode.USAGE,
+                )
     # Both the names in file names (acq) and those of pybids (acquisition) are understood.
     return {k: {_PYBIDS.get(e, e): v for e, v in f.items()} for k, f in content.items()}
 
@@ -178,15 +233,17 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
 def read_description(root: Path) -> dict[str, Any]:
     """``dataset_description.json``, empty when it cannot be read: validation says what is wrong."""
     try:
-        content = json.loads((root / "dataset_description.json").read_text(encoding="utf-8"))
+        content = files.read_json(root / "dataset_description.json")
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _program(description: Mapping[str, Any]) -> str:
-    generated = description.get("GeneratedBy") or [{}]
-    name = str(generated[0].get("Name") or description.get("Name") or "")
+    generated = description.get("GeneratedBy")
+    first = generated[0] if isinstance(generated, list) and generated else {}
+    named = first.get("Name") if isinstance(first, dict) else None
+    name = str(named or description.get("Name") or "")[:40]
     return "".join(c for c in name.lower() if c.isascii() and c.isalnum()) or "maps"
 
 
@@ -198,4 +255,5 @@ def subjects(folders: Iterable[Path]) -> list[str]:
 
 def _label(entity: str, value: str) -> str:
     # run-1 and run-01 are the same run.
-    return str(int(value)) if entity == "run" and value.isdigit() else value
+    number = entity == "run" and value.isascii() and value.isdigit()
+    return str(int(value)) if number else value

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import metadata
+from .anatomy import find_anatomy, lies_on_t1w
+from .atlases import Atlas, open_atlases
 from .index import Dataset, Image, read_filters, subjects
-from .problems import DataError, ExitCode, Problem
-from .runs import EchoRun, MapRun, Regions, Run, Source
+from .metadata import RUN_ENTITIES, is_label
+from .problems import DataError, ExitCode, Problem, shown
+from .runs import Anatomy, EchoRun, MapRun, Regions, Run, Source
+
+#: Characters; names of results are longer than that of the run, and file systems end at 255.
+_LONGEST_PREFIX = 120
+#: Kinds of files that make a derivative worth giving.
+_USED = ("mask", "dseg", "chimap", "t1w", "xfm")
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,14 @@ class Query:
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     derivatives: Mapping[str, str | Path] | None = None
+    #: Label images for everybody, or folders of labels, by the name of the atlas.
+    atlases: Mapping[str, str | Path] | None = None
+    #: Where an atlas that is fetched is kept.
+    cache: Path = Path("work")
+    #: Template that maps are registered to.
+    template: str | None = None
+    #: What becomes of T1-weighted images, see :func:`qsmref.anatomy.find_anatomy`.
+    t1w: str = "auto"
     #: Derivative whose maps are used in place of a reconstruction.
     maps: str | None = None
     filter_file: Path | None = None
@@ -71,12 +87,15 @@ def discover(bids_dir: str | os.PathLike, query: Query) -> tuple[list[Run], list
     }
     raw = Dataset.of(root, "raw", **options)
     derivatives = [Dataset.of(path, name, **options) for name, path in others.items()]
+    shared, folders = open_atlases(query.atlases or {}, query.cache)
+    for name, path in folders.items():
+        derivatives.append(Dataset.of(path, name, **options).only("dseg"))
     if raw.is_derivative:
         # Maps beside their labels, passed as the dataset itself.
         derivatives.append(raw)
     runs: list[Run] = []
     for subject in wanted:
-        found, trouble = _subject_runs(subject, raw, derivatives, query)
+        found, trouble = _subject_runs(subject, raw, derivatives, query, shared)
         runs += found
         problems += trouble
     problems += _unused(derivatives, wanted)
@@ -84,16 +103,20 @@ def discover(bids_dir: str | os.PathLike, query: Query) -> tuple[list[Run], list
 
 
 def _subject_runs(
-    subject: str, raw: Dataset, derivatives: Sequence[Dataset], query: Query
+    subject: str,
+    raw: Dataset,
+    derivatives: Sequence[Dataset],
+    query: Query,
+    shared: Sequence[Atlas],
 ) -> tuple[list[Run], list[Problem]]:
     echoes = raw.files(subject, "megre")
     if query.maps is None and echoes:
-        return _echo_runs(subject, echoes, derivatives, query)
+        return _echo_runs(subject, echoes, raw, derivatives, query, shared)
     with_maps = [d for d in derivatives if d.files(subject, "chimap")]
     if query.maps is not None:
         with_maps = [d for d in with_maps if d.label == query.maps]
     if len(with_maps) == 1:
-        return _map_runs(subject, with_maps[0], derivatives)
+        return _map_runs(subject, with_maps[0], raw, derivatives, query, shared)
     if len(with_maps) > 1:
         names = ", ".join(d.label for d in with_maps)
         sentence = f"several derivatives hold maps ({names}); choose one with --maps NAME."
@@ -107,7 +130,7 @@ def _subject_runs(
     return [], [Problem(subject, sentence + ".", code)]
 
 
-def _echo_runs(subject, files, derivatives, query) -> tuple[list[Run], list[Problem]]:
+def _echo_runs(subject, files, raw, derivatives, query, shared) -> tuple[list[Run], list[Problem]]:
     groups: dict[tuple, list[Image]] = {}
     for file in files:
         rest = {k: v for k, v in file.name.entities.items() if k not in ("echo", "part")}
@@ -120,13 +143,14 @@ def _echo_runs(subject, files, derivatives, query) -> tuple[list[Run], list[Prob
     for group in groups.values():
         prefix = group[0].name.prefix
         try:
+            _check_name(group[0])
             if any(run.prefix == prefix for run in runs):
                 raise DataError(
                     f"{group[0].source.name}: another run has the name {prefix} too; choose one "
                     "with --bids-filter-file."
                 )
             magnitude, phase, warnings = _paired(group)
-            extras = _extras(group[0], derivatives)
+            extras = _extras(group[0], raw, derivatives, query, shared)
             extras["warnings"] += warnings
             runs.append(
                 EchoRun(
@@ -144,6 +168,18 @@ def _echo_runs(subject, files, derivatives, query) -> tuple[list[Run], list[Prob
     return runs, problems
 
 
+def _check_name(file: Image) -> None:
+    """Refuse labels that cannot become names of our own files and of steps."""
+    for entity, label in file.name.entities.items():
+        if entity in RUN_ENTITIES and not is_label(label):
+            raise DataError(
+                f"{file.source.name}: {shown(label)} is no label of {entity}; BIDS allows letters "
+                "and digits: rename the files."
+            )
+    if len(file.name.prefix) > _LONGEST_PREFIX:
+        raise DataError(f"{file.source.name}: the name is too long; shorten its labels.")
+
+
 def _has_phase(group: Iterable[Image]) -> bool:
     return any(f.name.entities.get("part") == "phase" for f in group)
 
@@ -159,7 +195,7 @@ def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, .
                 "and imaginary images first."
             )
         echo = file.name.entities.get("echo", "1")
-        if not echo.isdigit():
+        if not (echo.isascii() and echo.isdigit()):
             raise DataError(f"{file.source.name}: echo-{echo} is not a number.")
         if int(echo) in parts[part]:
             raise DataError(f"{file.source.name}: echo {int(echo)} is there twice.")
@@ -182,7 +218,7 @@ def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, .
     return magnitude, phase, warnings
 
 
-def _map_runs(subject, dataset, derivatives) -> tuple[list[Run], list[Problem]]:
+def _map_runs(subject, dataset, raw, derivatives, query, shared) -> tuple[list[Run], list[Problem]]:
     groups: dict[str, list[Image]] = {}
     for file in dataset.files(subject, "chimap"):
         groups.setdefault(file.name.prefix, []).append(file)
@@ -190,24 +226,38 @@ def _map_runs(subject, dataset, derivatives) -> tuple[list[Run], list[Problem]]:
     problems: list[Problem] = []
     for prefix, group in groups.items():
         try:
+            _check_name(group[0])
             if len(group) > 1:
                 names = ", ".join(f.source.name for f in group)
                 raise DataError(
                     f"{prefix} has several maps ({names}); choose one with --bids-filter-file."
                 )
-            extras = _extras(group[0], derivatives)
+            if query.template is not None:
+                raise DataError(
+                    f"{prefix} is a map without echoes: there is no magnitude to register to the "
+                    "template; leave --template out, and give labels on the grid of the map.",
+                    ExitCode.USAGE,
+                )
+            extras = _extras(group[0], raw, derivatives, query, shared)
             runs.append(MapRun(subject, prefix, **extras, chimap=group[0].source))
         except DataError as error:
             problems.append(Problem(subject, str(error), error.code, prefix=prefix))
     return runs, problems
 
 
-def _extras(file: Image, derivatives: Sequence[Dataset]) -> dict[str, Any]:
-    """Mask, regions and warnings of the run that a file belongs to."""
+def _extras(
+    file: Image,
+    raw: Dataset,
+    derivatives: Sequence[Dataset],
+    query: Query,
+    shared: Sequence[Atlas],
+) -> dict[str, Any]:
+    """Mask, regions, anatomy and warnings of the run that a file belongs to."""
     subject = file.name.entities["sub"]
     mask, regions, warnings = None, [], []
+    anatomy = find_anatomy(file, raw, derivatives, template=query.template, use=query.t1w)
     for dataset in derivatives:
-        masks = _matching(file, dataset.files(subject, "mask"))
+        masks = _matching(file, _not_on_t1w(file, dataset.files(subject, "mask"), anatomy))
         if len(masks) > 1:
             names = ", ".join(m.source.name for m in masks)
             raise DataError(f"several brain masks fit ({names}); choose with --bids-filter-file.")
@@ -216,15 +266,44 @@ def _extras(file: Image, derivatives: Sequence[Dataset]) -> dict[str, Any]:
         labels = _matching(file, dataset.files(subject, "dseg"))
         for label in labels:
             atlas = dataset.label if len(labels) == 1 else dataset.label + _distinct(label)
-            regions.append(Regions.of(atlas, label.source))
+            found = _regions(atlas, label, file, anatomy)
+            if found is None:
+                warnings.append(f"{label.source.name} has no table of its labels: left out.")
+            else:
+                regions.append(found)
         if dataset.has("dseg") and not labels:
             warnings.append(f"derivative {dataset.label} has no dseg for {file.name.prefix}.")
+    # Maps of others come without an image that could be registered.
+    template = None if file.name.suffix == "Chimap" else query.template
+    regions += [atlas.regions(file.source.grid, template) for atlas in shared]
     names = [r.atlas for r in regions]
     if len(set(names)) < len(names):
         raise DataError(f"two label images would both be atlas {max(names, key=names.count)}.")
     if not regions:
         warnings.append(f"{file.name.prefix} has no regions (dseg): there will be no tables.")
-    return {"mask": mask, "regions": tuple(regions), "warnings": tuple(warnings)}
+    return {
+        "mask": mask,
+        "regions": tuple(regions),
+        "anatomy": anatomy,
+        "warnings": tuple(warnings),
+    }
+
+
+def _not_on_t1w(file: Image, images: Iterable[Image], anatomy: Anatomy) -> list[Image]:
+    """Images without those that belong to the T1-weighted image."""
+    return [i for i in images if not lies_on_t1w(i.source, file.source, anatomy)]
+
+
+def _regions(atlas: str, label: Image, file: Image, anatomy: Anatomy) -> Regions | None:
+    """Regions of a derivative, on the grid of the map or on that of the T1-weighted image.
+
+    Programs that segment a T1-weighted image write more than one, some without a table.
+    """
+    if not lies_on_t1w(label.source, file.source, anatomy):
+        return Regions.of(atlas, label.source)
+    if not any(metadata.applicable(label.source.path, label.source.root, ".tsv")):
+        return None
+    return replace(Regions.of(atlas, label.source), space="T1w")
 
 
 def _distinct(file: Image) -> str:
@@ -245,14 +324,23 @@ def _wanted(present: Sequence[str], labels: Sequence[str]) -> tuple[list[str], l
     if not present:
         sentence = "there is no participant (sub-*) in BIDS_DIR or the derivatives."
         return [], [Problem("", sentence, ExitCode.NO_MATCH)]
+    odd = [label for label in present if not is_label(label)]
+    present = [label for label in present if is_label(label)]
     if not labels:
-        return list(present), []
-    shown = ", ".join(present[:5]) + (", ..." if len(present) > 5 else "")
+        return present, [
+            Problem(
+                "",
+                f"the folder {shown('sub-' + label)} is no participant: BIDS allows letters "
+                "and digits in labels; rename or remove it.",
+            )
+            for label in odd
+        ]
+    some = ", ".join(present[:5]) + (", ..." if len(present) > 5 else "")
     problems = [
         Problem(
             label,
             f"--participant-label {label} matches none of the {len(present)} participants "
-            f"({shown}).",
+            f"({some}).",
             ExitCode.NO_MATCH,
         )
         for label in labels
@@ -265,10 +353,10 @@ def _unused(derivatives: Sequence[Dataset], wanted: Sequence[str]) -> list[Probl
     return [
         Problem(
             "",
-            f"derivative {d.label} ({d.root}) has no brain mask, dseg or map of any of these "
-            "participants.",
+            f"derivative {d.label} ({d.root}) has no brain mask, dseg or map, and no T1w image or "
+            "transform, of any of these participants.",
             ExitCode.MISSING_INPUT,
         )
         for d in derivatives
-        if not any(d.files(s, kind) for s in wanted for kind in ("mask", "dseg", "chimap"))
+        if not any(d.files(s, kind) for s in wanted for kind in _USED)
     ]

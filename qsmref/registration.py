@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ants import ANTsImage
 
 #: Iterations of SyN on grids of 8, 4, 2 and 1 mm; see docs/registration.md for what they reach.
-ITERATIONS = (100, 70, 30, 0)
+ITERATIONS = (100, 70, 20, 0)
 #: mm, the coarsest of these grids.
 _COARSEST = 8.0
 #: mm around the brain that takes part in the rigid registration: skull and scalp help it.
@@ -59,10 +59,11 @@ def correct_bias(image: ANTsImage, mask: ANTsImage | None = None) -> ANTsImage:
     positive = image.new_image_like(np.maximum(image.numpy(), 0))
     if mask is None:
         mask = positive.new_image_like(_foreground(positive.numpy()).astype(np.float32))
-    # The field is smooth: it is looked for on a grid of some 4 mm.
-    shrink = max(1, round(4.0 / min(image.spacing)))
+    # The field is smooth: it is looked for on a grid of some 6 mm.
+    shrink = max(1, round(6.0 / min(image.spacing)))
+    convergence = {"iters": [50, 50, 30, 20], "tol": 1e-6}
     return ants.n4_bias_field_correction(
-        positive, mask, shrink_factor=shrink, convergence={"iters": [50] * 4, "tol": 1e-7}
+        positive, mask, shrink_factor=shrink, convergence=convergence
     )
 
 

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from . import images, voxels
+from .headers import Grid
 from .metadata import applicable, read_sidecar, relative
-from .problems import DataError, ExitCode
+from .problems import DataError, ExitCode, shown
+from .reconstruction.checks import evenly_spaced
 from .reconstruction.dipole import GAMMA_HZ_PER_T
 
 #: s; no gradient echo of a head is later, so a larger number is not in seconds.
@@ -46,9 +48,9 @@ class Source:
         return relative(self.path, self.root)
 
     @cached_property
-    def grid(self) -> voxels.Grid:
+    def grid(self) -> Grid:
         """Shape and affine."""
-        return voxels.Grid.of(self.path)
+        return Grid.of(self.path)
 
     def sidecar(self) -> dict[str, Any]:
         """Metadata, inherited ones included."""
@@ -57,11 +59,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Regions:
-    """A label image on the grid of a map, with the table of its names."""
+    """A label image with the table of its names."""
 
     atlas: str
     image: Source
     table: Path
+    #: ``native`` on the grid of the map, or where a registration must lead from: ``template``,
+    #: ``T1w``.
+    space: str = "native"
 
     @classmethod
     def of(cls, atlas: str, image: Source) -> Regions:
@@ -74,6 +79,32 @@ class Regions:
                 ExitCode.MISSING_INPUT,
             )
         return cls(atlas, image, tables[-1])
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The T1-weighted image of a run, and what a derivative has computed of it already.
+
+    Transforms are ITK files, named for the image that they bring over and where to.
+    """
+
+    #: None when there is none, or none is to be used.
+    t1w: Source | None = None
+    #: Whether a derivative made it: its bias field is gone.
+    preprocessed: bool = False
+    #: Brain in it.
+    mask: Source | None = None
+    #: From the map to it.
+    map_to_t1w: Source | None = None
+    #: From it to the template, and back; both or none.
+    to_template: Source | None = None
+    from_template: Source | None = None
+
+    @property
+    def used(self) -> list[Source]:
+        """Everything that is there."""
+        parts = (self.t1w, self.mask, self.map_to_t1w, self.to_template, self.from_template)
+        return [source for source in parts if source is not None]
 
 
 @dataclass(frozen=True)
@@ -90,15 +121,17 @@ class Run:
     regions: tuple[Regions, ...]
     #: Sentences for the user about things that are odd but no error.
     warnings: tuple[str, ...]
+    #: T1-weighted image that goes with it.
+    anatomy: Anatomy = field(default_factory=Anatomy, kw_only=True)
 
     @property
-    def grid(self) -> voxels.Grid:
+    def grid(self) -> Grid:
         """Grid of the map."""
         raise NotImplementedError
 
     def _check_grids(self) -> None:
         others = [(self.mask, "mask")] if self.mask else []
-        others += [(regions.image, "label image") for regions in self.regions]
+        others += [(r.image, "label image") for r in self.regions if r.space == "native"]
         for source, what in others:
             if not source.grid.same_as(self.grid):
                 raise DataError(
@@ -158,6 +191,8 @@ class EchoRun(Run):
                     f"({source.grid.difference(self.grid)}); echoes must share shape and affine: "
                     "export them again."
                 )
+            if source.grid.conflict:
+                raise DataError(f"{source.name} cannot be trusted: {source.grid.conflict}")
         self._check_grids()
         sidecars = (
             [(m, m.sidecar()) for m in self.magnitude],
@@ -168,16 +203,28 @@ class EchoRun(Run):
             "phase_scale": phase_scale(sidecars[1], self.phase_units, self.phase_range),
             "imaging_frequency": imaging_frequency(sidecars[1] + sidecars[0]),
         }
-        if len(self.phase) == 1:
-            warning = (
-                f"{self.prefix} has a single echo: the receiver's phase offset stays in the field."
-            )
-            made["warnings"] = (*self.warnings, warning)
+        made["warnings"] = (*self.warnings, *self._doubts(made["echo_times"]))
         for name, value in made.items():
             object.__setattr__(self, name, value)
 
+    def _doubts(self, times: tuple[float, ...]) -> list[str]:
+        """Sentences about what is odd, but may be meant."""
+        found = dict.fromkeys(s.grid.doubt for s in (*self.magnitude, *self.phase) if s.grid.doubt)
+        doubts = [f"{self.prefix} {doubt}" for doubt in found]
+        if len(times) == 1:
+            doubts.append(
+                f"{self.prefix} has a single echo: the receiver's phase offset stays in the field."
+            )
+        elif not evenly_spaced(times):
+            listed = ", ".join(f"{1000 * t:.4g}" for t in times)
+            doubts.append(
+                f"{self.prefix} has the echo times {listed} ms, which are not evenly spaced; see "
+                "whether one is mistyped."
+            )
+        return doubts
+
     @property
-    def grid(self) -> voxels.Grid:
+    def grid(self) -> Grid:
         """Grid of the first magnitude."""
         return self.magnitude[0].grid
 
@@ -198,22 +245,27 @@ class MapRun(Run):
     def __post_init__(self):
         self._check_grids()
         metadata = self.chimap.sidecar()
-        units = str(metadata.get("Units", "ppm"))
-        if units.lower() != "ppm":
+        units = metadata.get("Units", "ppm")
+        if str(units).lower() != "ppm":
             raise DataError(
-                f"{self.chimap.name} is in {units}, and a Chimap is in ppm: convert the map and "
-                "its sidecar."
+                f"{self.chimap.name} has Units {shown(units)}, and a Chimap is in ppm: convert the "
+                "map and its sidecar."
             )
+        metadata, odd = sensible(metadata)
         object.__setattr__(self, "metadata", metadata)
+        warnings = [
+            f"{self.chimap.name}: {key} in the sidecar is {shown(value)}, and left out."
+            for key, value in odd.items()
+        ]
         if self.mask is None:
-            warning = (
+            warnings.append(
                 f"{self.prefix} has no brain mask (desc-brain_mask): there is no whole-brain "
                 "reference, and regions count as covered wherever they are labelled."
             )
-            object.__setattr__(self, "warnings", (*self.warnings, warning))
+        object.__setattr__(self, "warnings", (*self.warnings, *warnings))
 
     @property
-    def grid(self) -> voxels.Grid:
+    def grid(self) -> Grid:
         """Grid of the map."""
         return self.chimap.grid
 
@@ -226,6 +278,44 @@ class MapRun(Run):
 Sidecars = Sequence[tuple[Source, Mapping[str, Any]]]
 
 
+def finite(value: Any) -> float | None:
+    """A number of a sidecar as float; None when it is no number, infinite, or does not fit."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _numbers(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(finite(v) is not None for v in values)
+
+
+#: What keys must be, that reports show and our own steps add to.
+_KNOWN = {
+    "EchoTime": _numbers,
+    "MagneticFieldStrength": lambda v: finite(v) is not None,
+    "ImagingFrequency": lambda v: finite(v) is not None,
+    "B0Direction": lambda v: isinstance(v, list) and len(v) == 3 and _numbers(v) and any(v),
+    "Software": lambda v: isinstance(v, dict),
+    "ReferenceStatistics": lambda v: isinstance(v, dict),
+    "Processing": lambda v: isinstance(v, dict) and all(isinstance(s, dict) for s in v.values()),
+}
+
+
+def sensible(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Metadata of somebody else's map, apart from what is not of the kind that its key promises.
+
+    >>> sensible({"EchoTime": "late", "Author": 7})
+    ({'Author': 7}, {'EchoTime': 'late'})
+    """
+    odd = {k: v for k, v in metadata.items() if k in _KNOWN and not _KNOWN[k](v)}
+    return {k: v for k, v in metadata.items() if k not in odd}, odd
+
+
 def echo_times(magnitude: Sidecars, phase: Sidecars) -> tuple[float, ...]:
     """Echo times (s), increasing; DataError when they are missing, odd, or contradict."""
     times: list[float] = []
@@ -236,8 +326,10 @@ def echo_times(magnitude: Sidecars, phase: Sidecars) -> tuple[float, ...]:
                 f"{pair[1][0].name} has no EchoTime in its sidecar; add it, in seconds."
             )
         for name, value in found:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise DataError(f"{name}: EchoTime is {value!r}; it must be a number in seconds.")
+            if finite(value) is None:
+                raise DataError(
+                    f"{name}: EchoTime is {shown(value)}; it must be a number in seconds."
+                )
             if not 0 < value <= LONGEST_ECHO:
                 cause = (
                     "which looks like milliseconds: divide it by 1000"
@@ -274,9 +366,9 @@ def phase_scale(
         return PhaseScale(declared=True)
     for source, metadata in phase:
         stated = metadata.get("Units")
-        if str(stated).lower() in ("rad", "radian", "radians"):
+        if isinstance(stated, str) and stated.lower() in ("rad", "radian", "radians"):
             continue
-        said = "has no Units in its sidecar" if stated is None else f"has Units {stated!r}"
+        said = "has no Units in its sidecar" if stated is None else f"has Units {shown(stated)}"
         low, high = voxels.span(voxels.read(source.path))
         raise DataError(
             f"{source.name} {said}, and its stored values run from {low:g} to {high:g}; pass "
@@ -320,8 +412,8 @@ def _common(sidecars: Sidecars, key: str) -> float | None:
         value = metadata.get(key)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise DataError(f"{source.name}: {key} is {value!r}; it must be a number.")
+        if finite(value) is None:
+            raise DataError(f"{source.name}: {key} is {shown(value)}; it must be a number.")
         values.setdefault(float(value), source.name)
     # Scanners adjust the frequency between series by some Hz; echoes of one run share it.
     if values and max(values) - min(values) > 1e-3 * max(values):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from . import voxels
+from .headers import Grid
 from .metadata import parse_name
 from .problems import DataError, ExitCode
 
@@ -35,6 +37,11 @@ class Template:
     name: str
     image: Path
     mask: Path | None
+
+    @property
+    def grid(self) -> Grid:
+        """Shape and affine."""
+        return Grid.of(self.image)
 
     @classmethod
     def of(cls, given: str, mask: str | os.PathLike | None = None) -> Template:
@@ -70,6 +77,12 @@ class Template:
         return _from_templateflow(match["name"], int(match["resolution"] or 1))
 
 
+@cache
+def find_template(given: str, mask: Path | None = None) -> Template:
+    """Template of :meth:`Template.of`, looked for once in the life of a process."""
+    return Template.of(given, mask)
+
+
 def _is_path(given: str) -> bool:
     return given.endswith((".nii", ".nii.gz")) or os.sep in given or Path(given).is_file()
 
@@ -88,7 +101,7 @@ def _from_file(image: Path, mask: Path | None) -> Template:
             ExitCode.USAGE,
         )
     if mask is not None:
-        grids = [voxels.Grid.of(path) for path in (image, mask)]
+        grids = [Grid.of(path) for path in (image, mask)]
         if not grids[1].same_as(grids[0]):
             raise DataError(
                 f"{mask.name}: the mask lies on another grid than the template "

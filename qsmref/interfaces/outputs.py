@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -10,11 +12,15 @@ import numpy as np
 from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpec, traits
 
 from .. import files, images
+from ..problems import DataError, ExitCode
 from .base import InputSpec, Interface, plain
+
+#: Extensions of files that are copied as they are.
+_TRANSFORMS = (".h5", ".txt", ".mat")
 
 
 class _SaveInput(InputSpec):
-    in_file = File(exists=True, mandatory=True, desc="image (.nii) or table (.tsv)")
+    in_file = File(exists=True, mandatory=True, desc="image (.nii), table (.tsv) or transform")
     # The folder is no part of the hash: moving the results is no reason to compute them again.
     out_dir = Directory(mandatory=True, nohash=True, desc="folder of results")
     out_name = traits.Str(mandatory=True, desc="name from there, as BIDS wants it")
@@ -39,9 +45,12 @@ class SaveDerivative(Interface):
 
     def _compute(self, folder: Path) -> None:
         target = Path(self.inputs.out_dir) / self.inputs.out_name
+        _check_inside(target, Path(self.inputs.out_dir))
         source = Path(self.inputs.in_file)
         if source.suffix == ".tsv":
             _write_if_new(target, source.read_text(encoding="utf-8"))
+        elif source.suffix in _TRANSFORMS:
+            _copy_if_new(source, target)
         elif not _same_image(source, target):
             image = nib.load(source)
             images.save(np.asarray(image.dataobj), target, image)
@@ -68,10 +77,25 @@ class SaveDerivative(Interface):
         return sidecar
 
 
+def _check_inside(target: Path, folder: Path) -> None:
+    """Refuse a target whose folder, by a link, is not below the folder of results."""
+    if not target.parent.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"{target.parent} is a link that leads out of OUTPUT_DIR; put the folder itself there.",
+            ExitCode.CANNOT_CREATE,
+        )
+
+
 def _write_if_new(path: Path, text: str) -> None:
     # As bytes: what a damaged file holds need not be text.
     if not (path.is_file() and path.read_bytes() == text.encode()):
         files.write_text(path, text)
+
+
+def _copy_if_new(source: Path, target: Path) -> None:
+    if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+        with files.atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def _same_image(source: Path, target: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 
 _PUBLIC = {
+    "init_cohort_wf": "cohort",
     "init_coverage_wf": "coverage",
     "init_reconstruction_wf": "reconstruction",
     "init_labels_wf": "labels",

@@ -104,6 +104,8 @@ def connect_regions(
         infos["ReferenceTissues"] = (tissues, "info")
     if noise is not None:
         infos["NoisePropagation"] = (noise, "info")
+    if registration is not None:
+        infos["Registration"] = (registration, "outputnode.info")
     for i, (regions, labels) in enumerate(zip(run.regions, labelled, strict=True)):
         given = ["csf", "wm"] * (tissues is not None) + ["noise_maps"] * (noise is not None)
         given += ["totals"] * (regions.space != "native")

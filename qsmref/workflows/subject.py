@@ -11,6 +11,7 @@ from nipype.pipeline import engine as pe
 
 from .. import units
 from ..analysis.region_methods import split_csf
+from ..engines import choose_engine
 from ..interfaces.references import DrawNoise
 from ..interfaces.tables import LoadMap
 from ..machine import threads_per_node
@@ -20,15 +21,17 @@ from ..reconstruction.parameters import with_few_iterations
 from ..runs import EchoRun, MapRun, Run
 from ..settings import Settings
 from ..sweep import parse_sweep
+from ..templates import find_template
 from . import outputs
 from .citations import reference, sentence
 from .coverage import init_coverage_wf
 from .engine import Workflow, identifier, make_node
 from .measure import RegionPlan, connect_regions
 from .reconstruction import init_reconstruction_wf
+from .spaces import connect_registration, needs_registration
 
 #: What a sweep of masks needs of an atlas.
-_OF_AN_ATLAS = ("labels", "names", "regions")
+_OF_AN_ATLAS = ("labels", "names", "regions", "totals", "csf", "wm")
 
 
 def init_subject_wf(
@@ -188,13 +191,16 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
         processing["Processing.PhaseCorrection"] = "phase_info"
     if csf is not None:
         processing["Processing.CSF"] = "csf_info"
+    register = _connect_registration(
+        workflow, reconstruct, run=run, settings=settings, output_dir=output_dir
+    )
     save_map = outputs.init_map_outputs_wf(
         prefix=run.prefix,
         desc="unreferenced",
         output_dir=output_dir,
         shape=shape,
         metadata=_acquisition(run, settings),
-        info_names=[*processing, "ReferenceStatistics"],
+        info_names=[*processing, "ReferenceStatistics", *["Registration"] * (register is not None)],
     )
     workflow.connect(reconstruct, "outputnode.chimap", save_map, "inputnode.chimap")
     for i, info in enumerate(processing.values()):
@@ -212,9 +218,12 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
         output_dir=output_dir,
         mask=True,
         noise=noise,
+        registration=register,
     )
-    last = f"inputnode.info{len(processing) + 1}"
-    workflow.connect(statistics, "info", save_map, last)
+    last = len(processing) + 1
+    workflow.connect(statistics, "info", save_map, f"inputnode.info{last}")
+    if register is not None:
+        workflow.connect(register, "outputnode.info", save_map, f"inputnode.info{last + 1}")
     if settings.coverage_sweep and run.regions:
         method["csf_given"] = csf is not None
         _connect_sweep(
@@ -275,6 +284,32 @@ def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) 
     return workflow
 
 
+def _connect_registration(
+    workflow: Workflow,
+    reconstruct: Workflow,
+    *,
+    run: EchoRun,
+    settings: Settings,
+    output_dir: str | Path,
+) -> Workflow | None:
+    """Add the registration, if a template or the space of the labels asks for it."""
+    template = None
+    if settings.template is not None:
+        template = find_template(settings.template, settings.template_mask)
+    if not needs_registration(run, template):
+        return None
+    return connect_registration(
+        workflow,
+        reconstruct,
+        run=run,
+        template=template,
+        engine=choose_engine(settings.engine),
+        output_dir=output_dir,
+        omp_nthreads=threads_per_node(settings),
+        random_seed=settings.random_seed,
+    )
+
+
 def _plan(settings: Settings) -> RegionPlan:
     return RegionPlan(
         references=settings.references,
@@ -330,6 +365,8 @@ def _connect_sweep(
         radians_per_ppm=units.radians_per_ppm(echo_spacing(run.echo_times), run.imaging_frequency),
         atlases=atlases,
         references=settings.references,
+        region_erosion=settings.region_erosion,
+        statistic=settings.statistic,
         omp_nthreads=threads_per_node(settings),
         random_seed=settings.random_seed,
         **method,

@@ -1,0 +1,143 @@
+"""The T1-weighted image that goes with a map, and what a derivative has computed of it already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from .index import Dataset, Image
+from .problems import DataError, ExitCode
+from .runs import Anatomy, Source
+
+#: What ``--t1w`` may be.
+T1W_USE = ("auto", "required", "ignore")
+
+#: What transforms call the space of a map.
+MAP_SPACE = "MEGRE"
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A T1-weighted image of a dataset."""
+
+    image: Image
+    dataset: Dataset
+
+
+def find_anatomy(
+    run: Image,
+    raw: Dataset,
+    derivatives: Sequence[Dataset],
+    *,
+    template: str | None = None,
+    use: str = "auto",
+) -> Anatomy:
+    """T1-weighted image of a run, with its mask and transforms as far as derivatives have them.
+
+    An image that a derivative has preprocessed goes before that of the raw dataset: its masks and
+    transforms belong to it. One of the same session goes before others.
+
+    Parameters
+    ----------
+    run : Image
+        First echo or map of the run.
+    raw : Dataset
+        BIDS_DIR.
+    derivatives : sequence of Dataset
+        In the order in which they were given.
+    template : str, optional
+        Name of the template whose transforms are wanted.
+    use : {'auto', 'required', 'ignore'}
+        ``auto`` takes a T1-weighted image where there is one.
+
+    Raises
+    ------
+    DataError
+        Several images fit, or there is none and one is required.
+    """
+    subject, session = run.name.entities["sub"], run.name.entities.get("ses")
+    if use == "ignore":
+        return Anatomy()
+    found = _t1w(subject, session, raw, derivatives)
+    if found is None:
+        if use == "required":
+            raise DataError(
+                f"{run.name.prefix} has no T1-weighted image, and --t1w required was asked for.",
+                ExitCode.MISSING_INPUT,
+            )
+        return Anatomy()
+    t1w, its_session = found.image.source, found.image.name.entities.get("ses")
+    preprocessed = found.dataset.is_derivative
+    # Others know nothing of the space that a derivative has made of several images.
+    owners = [found.dataset] if preprocessed else list(derivatives)
+    anatomy = Anatomy(t1w=t1w, preprocessed=preprocessed)
+    for dataset in owners:
+        masks = [
+            m.source
+            for m in _of_session(dataset.files(subject, "mask"), its_session)
+            if m.source.grid.same_as(t1w.grid) and not m.source.grid.same_as(run.source.grid)
+        ]
+        if masks and anatomy.mask is None:
+            anatomy = replace(anatomy, mask=masks[0])
+        transforms = _of_session(dataset.files(subject, "xfm"), its_session)
+        forward = _leading(transforms, "T1w", template)
+        inverse = _leading(transforms, template, "T1w")
+        # A composite transform cannot be turned round: it takes both.
+        if forward and inverse and anatomy.to_template is None:
+            anatomy = replace(anatomy, to_template=forward.source, from_template=inverse.source)
+    for dataset in derivatives:
+        mine = [x for x in dataset.files(subject, "xfm") if x.key == run.key]
+        own = _leading(mine, MAP_SPACE, "T1w")
+        if own and anatomy.map_to_t1w is None:
+            anatomy = replace(anatomy, map_to_t1w=own.source)
+    return anatomy
+
+
+def _t1w(
+    subject: str, session: str | None, raw: Dataset, derivatives: Sequence[Dataset]
+) -> _Candidate | None:
+    datasets = [d for d in derivatives if d is not raw]
+    for dataset in [*datasets, raw]:
+        wanted = "preproc" if dataset.is_derivative else None
+        images = [
+            image
+            for image in dataset.files(subject, "t1w")
+            if image.name.entities.get("desc") == wanted
+        ]
+        fitting = _of_session(images, session)
+        if len(fitting) > 1:
+            names = ", ".join(image.source.name for image in fitting)
+            raise DataError(
+                f"several T1-weighted images fit ({names}); choose one with --bids-filter-file "
+                '({"t1w": ...}), or leave them out with --t1w ignore.'
+            )
+        if fitting:
+            return _Candidate(fitting[0], dataset)
+    return None
+
+
+def _of_session(images: Iterable[Image], session: str | None) -> list[Image]:
+    """Images of a session; those without a session else, and those of any other at last."""
+    images = list(images)
+    for wanted in (session, None):
+        same = [image for image in images if image.name.entities.get("ses") == wanted]
+        if same:
+            return same
+    return images
+
+
+def _leading(transforms: Iterable[Image], origin: str | None, target: str | None) -> Image | None:
+    """Transform that brings images from one space to another."""
+    for transform in transforms:
+        entities = transform.name.entities
+        if entities.get("from") == origin and entities.get("to") == target and origin and target:
+            return transform
+    return None
+
+
+def lies_on_t1w(source: Source, run: Source, anatomy: Anatomy) -> bool:
+    """Whether an image lies on the grid of the T1-weighted image, and not on that of the map."""
+    t1w = anatomy.t1w
+    return (
+        t1w is not None and source.grid.same_as(t1w.grid) and not source.grid.same_as(run.grid)
+    )
