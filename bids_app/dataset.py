@@ -53,6 +53,8 @@ _DESCRIPTIONS = {
     "total": "Field of all sources, inside and outside the head",
     "local": "Field of the sources inside the brain mask",
     "unreferenced": "Susceptibility map as reconstructed; its zero is arbitrary",
+    "mean": "Mean of the susceptibility maps of the cohort in the space of a template",
+    "sd": "Standard deviation of the susceptibility maps of the cohort, over participants",
     "imported": "Susceptibility map made by another program, copied; its zero is unknown",
     "roi": "Statistics of the susceptibility map in each region",
     "coverage": "Regions and their differences under smaller masks",
@@ -121,13 +123,14 @@ def write_dataset_files(
     prefixes : sequence of str
         Entities of the runs, as they stand in file names.
     """
-    links = {"raw": bids_dir, **{name: Path(p) for name, p in settings.derivatives.items()}}
+    others = {**settings.derivatives, **_folders_of_atlases(settings)}
+    links = {"raw": bids_dir, **{name: Path(p) for name, p in others.items()}}
     with lock(output_dir):
         tidy_shared(output_dir)
         description = _description(output_dir, bids_dir, links)
         _write_if_changed(output_dir / "dataset_description.json", _json(description))
         _write_if_changed(output_dir / ".bidsignore", _ignored(output_dir, prefixes))
-        _write_if_changed(output_dir / "descriptions.tsv", _descriptions())
+        _write_if_changed(output_dir / "descriptions.tsv", _descriptions(settings.reference))
         if not (output_dir / "README.md").exists():
             text = _README.format(version=qsmref.__version__)
             files.write_text(output_dir / "README.md", text)
@@ -135,12 +138,27 @@ def write_dataset_files(
         write_citation(output_dir, methods)
 
 
-def _descriptions() -> str:
+def _descriptions(references: Sequence[str] = ()) -> str:
     """The table of all ``desc`` that either level writes."""
     from qsmref.analysis.columns import TITLES
+    from qsmref.workflows.measure import reference_desc
 
-    rows = {**_DESCRIPTIONS, **TITLES}.items()
+    zeros = {
+        reference_desc(name): f"Susceptibility map with the mean of {name} as zero"
+        for name in references
+    }
+    rows = {**_DESCRIPTIONS, **zeros, **TITLES}.items()
     return "desc_id\tdescription\n" + "".join(f"desc-{desc}\t{text}\n" for desc, text in rows)
+
+
+def _folders_of_atlases(settings: Settings) -> dict[str, str]:
+    """Where label images lie that sidecars name; an atlas fetched by its name has no such place."""
+    folders = {}
+    for name, value in settings.atlas.items():
+        path = Path(value)
+        if path.exists():
+            folders[name] = str(path if path.is_dir() else path.parent)
+    return folders
 
 
 def _ignored(output_dir: Path, prefixes: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from qsmref.problems import DataError, ExitCode, Problem
 from qsmref.settings import Settings
 from qsmref.tables import read_cells
 
+from .average import average_maps
 from .collect import (
     ENTITY_COLUMNS,
     Joined,
@@ -72,11 +73,15 @@ def group_level(
             ExitCode.USAGE,
         )
     filters = read_filters(settings.bids_filter_file).get("chimap", {})
+    averaged = average_maps(output_dir, settings)
     atlases = find_scans(output_dir) if output_dir.is_dir() else {}
+    if not atlases and averaged:
+        # The average comes first: regions may be drawn on it.
+        return len(averaged), len(averaged), []
     if not atlases:
         raise DataError(
-            f"{output_dir} has no tables of regions; run the level participant first, with "
-            "regions (-d NAME=PATH).",
+            f"{output_dir} has neither tables of regions nor maps in a template; run the level "
+            "participant first, with regions (-d NAME=PATH, --atlas) or --template.",
             ExitCode.MISSING_INPUT,
         )
     people = _people(bids_dir, settings)
