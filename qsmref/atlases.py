@@ -81,7 +81,9 @@ class Atlas:
         DataError
             When the atlas lies on another grid and nothing leads from there to the map.
         """
-        if self.image.grid.same_as(grid):
+        # A template may have the grid of a map; what its name says goes first.
+        named = template is not None and self.template == template
+        if self.image.grid.same_as(grid) and not named:
             return Regions(self.name, self.image, self.table)
         difference = self.image.grid.difference(grid)
         if template is None:
