@@ -271,6 +271,11 @@ def _extras(
                 warnings.append(f"{label.source.name} has no table of its labels: left out.")
             else:
                 regions.append(found)
+        if dataset.has("mask") and not masks:
+            warnings.append(
+                f"derivative {dataset.label} has no brain mask for {file.name.prefix}: it is made "
+                "from the magnitude."
+            )
         if dataset.has("dseg") and not labels:
             warnings.append(f"derivative {dataset.label} has no dseg for {file.name.prefix}.")
     # Maps of others come without an image that could be registered.

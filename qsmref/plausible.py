@@ -15,6 +15,10 @@ _SIGNAL = 0.3
 #: Part by which the magnitude may grow from one echo to the next; readouts in turn from both sides
 #: differ by some per cent.
 _GROWTH = 1.1
+#: Part of the voxels of a brain mask that have signal.
+_FILLED = 0.6
+#: ml; that of a new-born has 300.
+_SMALLEST_BRAIN = 50.0
 #: 1/s; heads lie within this range from 0.05 T to 11.7 T.
 R2STAR = (3.0, 200.0)
 #: Part of a full turn that the phase of an image with noise spans.
@@ -59,6 +63,39 @@ def echo_doubts(
                 f"the echoes do not fit together ({100 * typical:.0f} % of their energy is left "
                 "over): echo times, scaling or the order of the files may be wrong"
             )
+    return doubts
+
+
+def mask_doubts(mask: np.ndarray, magnitude: np.ndarray, voxel_size: Sequence[float]) -> list[str]:
+    """Sentences about a mask that is hardly that of a brain in this image.
+
+    Parameters
+    ----------
+    mask : (x, y, z) bool array
+        Said to be the brain.
+    magnitude : (x, y, z, echo) or (x, y, z) array
+        Of the acquisition.
+    voxel_size : (3,) float
+        mm.
+
+    Returns
+    -------
+    list of str
+        Without a full stop; empty when all is as expected.
+    """
+    combined = magnitude.sum(axis=-1) if magnitude.ndim == 4 else magnitude
+    signal = combined > _SIGNAL * np.percentile(combined, 98)
+    inside = int(np.count_nonzero(mask))
+    share = np.count_nonzero(mask & signal) / max(inside, 1)
+    doubts = []
+    if share < _FILLED:
+        doubts.append(
+            f"{100 * share:.0f} % of the mask's voxels have signal: it may be of another image, "
+            "or its inverse"
+        )
+    volume = inside * float(np.prod(voxel_size)) / 1000
+    if volume < _SMALLEST_BRAIN:
+        doubts.append(f"the mask has {volume:.3g} ml, which is no brain")
     return doubts
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import images, voxels
-from .headers import Grid
+from .headers import Grid, regular_size
 from .metadata import applicable, read_sidecar, relative
 from .problems import DataError, ExitCode, shown
 from .reconstruction.checks import evenly_spaced
@@ -78,6 +78,7 @@ class Regions:
                 "columns index and name.",
                 ExitCode.MISSING_INPUT,
             )
+        regular_size(tables[-1])
         return cls(atlas, image, tables[-1])
 
 

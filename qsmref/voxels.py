@@ -15,6 +15,8 @@ from .problems import DataError
 _NEGATIVE = 0.01
 #: Magnitudes outside of this range leave that of float32 when they are squared and summed.
 _MAGNITUDES = (1e-12, 1e12)
+#: A phase of fewer different values was rounded on its way; scanners store 4096.
+_LEVELS = 32
 
 
 def read(path: str | os.PathLike, dtype=np.float32) -> np.ndarray:
@@ -165,6 +167,12 @@ def phase_in_radians(
 
     array = read_echo(path)
     least, most = span(array)
+    levels = np.unique(array.ravel()[:: max(1, array.size // 10_000)]).size
+    if levels < min(_LEVELS, array.size):
+        raise DataError(
+            f"{_name(path)} has {levels} different values only; it was rounded when it was stored, "
+            "or is no phase: export it again."
+        )
     if low is None or high is None:
         width = (most - least) / (2 * np.pi)
         # 2 % is room for rounding and for a scanner's interpolation; 0.1 rad for a whole image

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from random import Random
 
+import fuzz_images
+import tiny_bids as tiny
 from fuzz_values import HOSTILE_TEXTS, broken_json, hostile_value
 
 #: Options whose values are drawn at random.
@@ -41,6 +44,9 @@ OPTIONS = (
     "nonsense",
 )
 _OF_DESCRIPTION = ("Name", "BIDSVersion", "DatasetType", "GeneratedBy", "License", "DatasetDOI")
+_OF_MAPS = ("Units", "EchoTime", "MagneticFieldStrength", "ImagingFrequency", "B0Direction")
+_OF_MAPS += ("Software", "Processing", "ReferenceStatistics", "Warnings", "Sources", "Sloppy")
+_OF_MAPS += ("EstimationAlgorithm", "SkullStripped", "Description", "SusceptibilityReference")
 _ENTITIES = ("acq", "acquisition", "run", "suffix", "extension", "subject", "return_type", "scope")
 _ENTITIES += ("regex_search", "target", "nonsense", "x y", "self", "datatype", "part", "echo")
 
@@ -122,6 +128,26 @@ def arguments(root: Path, rng: Random) -> list[str]:
     )
 
 
+def maps(root: Path, rng: Random) -> list[str]:
+    """A map of somebody else, its sidecar and its values."""
+    shutil.rmtree(root / "bids" / "sub-clean")
+    (root / "bids" / "sub-clean" / "anat").mkdir(parents=True)
+    tiny.make_regions(root / "regions", ("clean",), with_map=True)
+    path = root / "regions" / "sub-clean" / "anat" / "sub-clean_Chimap.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    kind = rng.choice(["text", "value", "value", "value", "image"])
+    if kind == "text":
+        path.write_bytes(broken_json(rng, content))
+    elif kind == "value":
+        for key in rng.sample(_OF_MAPS, 2):
+            content[key] = hostile_value(rng, 3.0)
+        path.write_text(json.dumps(content), encoding="utf-8")
+    else:
+        image = path.with_name("sub-clean_Chimap.nii.gz")
+        rng.choice([*fuzz_images.SAME, *fuzz_images.WRONG])([image], rng)
+    return []
+
+
 def loops(root: Path, rng: Random) -> list[str]:
     """Links between folders that lead round in circles, and out of the dataset."""
     bids = root / "bids"
@@ -152,4 +178,4 @@ def folders(root: Path, rng: Random) -> list[str]:
 
 
 #: Each spoils a dataset and returns flags for the command line.
-COMMANDS = (description, filters, settings, arguments, loops, folders)
+COMMANDS = (description, filters, settings, arguments, maps, loops, folders)

@@ -144,7 +144,7 @@ def test_map_in_another_unit(tmp_path):
     tiny.edit_json(maps / "sub-01/anat/sub-01_Chimap.json", Units="ppb")
     runs, problems = discover(maps, Query())
     assert not runs
-    assert "is in ppb" in problems[0].sentence
+    assert "has Units 'ppb'" in problems[0].sentence
 
 
 def test_nothing_is_written_into_the_dataset(dataset, regions):

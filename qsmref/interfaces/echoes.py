@@ -9,7 +9,7 @@ import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from .. import images, voxels
-from ..plausible import echo_doubts
+from ..plausible import echo_doubts, mask_doubts
 from ..reconstruction import methods
 from ..reconstruction.checks import echo_spacing, evenly_spaced
 from ..reconstruction.echoes import fit_echoes
@@ -78,11 +78,13 @@ class BrainMask(Interface):
     output_spec = _MaskOutput
 
     def _compute(self, folder: Path) -> None:
+        magnitude, like = images.load(self.inputs.magnitude)
+        doubts = []
         if isdefined(self.inputs.mask_file):
             mask, method = voxels.read_mask(self.inputs.mask_file), "derivative"
+            doubts = mask_doubts(mask, magnitude, images.voxel_size(like.affine))
             like = nib.load(self.inputs.mask_file)
         else:
-            magnitude, like = images.load(self.inputs.magnitude)
             method = self.inputs.method
             # Of somebody lying head first, the vertex is in the direction of B0.
             up = images.b0_direction(like.affine)
@@ -94,6 +96,8 @@ class BrainMask(Interface):
             "erosion_mm": self.inputs.erosion,
             "n_voxels": np.count_nonzero(mask),
         }
+        if doubts:
+            info["warning"] = "; ".join(doubts) + "."
         self._save_json("info", info, folder)
 
 
