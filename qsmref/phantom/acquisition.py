@@ -137,6 +137,7 @@ def simulate(
     texture: float = 0.1,
     shim_order: int | None = 2,
     seed: int = 0,
+    visit: int = 0,
     **protocol,
 ) -> Acquisition:
     """Simulate a multi-echo gradient-echo acquisition of a head.
@@ -162,6 +163,8 @@ def simulate(
         taken away; None leaves the field as it is.
     seed : int
         Of all random parts. The same arguments give the same arrays.
+    visit : int
+        Each visit has its own noise, receiver and phase offset; the head stays the same.
     **protocol
         Further fields of :class:`Protocol`: ``field_strength``, ``snr``, ``bipolar``, ...
 
@@ -177,11 +180,12 @@ def simulate(
     parameters = Protocol(tuple(echo_times), **protocol)
     grid = head.grid(matrix, voxel_size, oblique)
     fields = make_fields(head, grid, supersample, texture, shim_order, seed)
-    magnitude, phase = echo_signal(head, fields, parameters, texture, seed)
+    scan = int(np.random.SeedSequence([seed, visit]).generate_state(1)[0]) if visit else seed
+    magnitude, phase = echo_signal(head, fields, parameters, texture, seed, scan)
     return Acquisition(
         magnitude,
         phase,
-        t1_weighted(head, fields, parameters, texture, seed),
+        t1_weighted(head, fields, parameters, texture, seed, scan),
         fields.chi,
         fields.total_ppm,
         fields.local_ppm,
@@ -216,7 +220,12 @@ def check_parameters(
 
 
 def echo_signal(
-    head: Head | LabelImage, fields: Fields, protocol: Protocol, texture: float = 0.0, seed: int = 0
+    head: Head | LabelImage,
+    fields: Fields,
+    protocol: Protocol,
+    texture: float = 0.0,
+    seed: int = 0,
+    scan_seed: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Magnitude and phase of every echo: spoiled gradient echo in the steady state.
 
@@ -226,23 +235,25 @@ def echo_signal(
     with the total field b (ppm) and the imaging frequency :math:`f_0` (MHz), averaged over the
     fine points of each voxel, plus complex Gaussian noise. T2* of the tissue table holds for 3 T
     and is scaled by 3 T over the field strength. A bipolar readout adds a phase ramp along x to
-    echoes 1, 3, 5 and its opposite to echoes 2, 4, 6.
+    echoes 1, 3, 5 and its opposite to echoes 2, 4, 6. Noise and receiver come from `scan_seed` (by
+    default `seed`), the texture of the tissue from `seed`.
 
     Returns
     -------
     magnitude, phase : (x, y, z, echo) float32
         Arbitrary units; rad in [-pi, pi].
     """
-    rng = random_stream(seed, "noise")
+    scan_seed = seed if scan_seed is None else scan_seed
+    rng = random_stream(scan_seed, "noise")
     amplitude = _steady_state(
         head, fields, protocol.repetition_time, protocol.flip_angle, texture, seed
     )
-    amplitude *= _sensitivity(fields, protocol.receive_bias, seed)
+    amplitude *= _sensitivity(fields, protocol.receive_bias, scan_seed)
     rate = lookup(head.regions, "t2star")
     rate = np.divide(
         protocol.field_strength / 3.0, rate, out=np.zeros_like(rate), where=rate > 0
     ).astype(np.float32)
-    start = _offset(fields, seed) if protocol.phase_offset else np.float32(0)
+    start = _offset(fields, scan_seed) if protocol.phase_offset else np.float32(0)
     ramp = np.linspace(-BIPOLAR_RADIANS, BIPOLAR_RADIANS, fields.fine_labels.shape[0])
     ramp = ramp.astype(np.float32)[:, None, None] * np.float32(protocol.bipolar)
     shape = (*fields.grid.shape, len(protocol.echo_times))
@@ -266,18 +277,24 @@ def echo_signal(
 
 
 def t1_weighted(
-    head: Head | LabelImage, fields: Fields, protocol: Protocol, texture: float = 0.0, seed: int = 0
+    head: Head | LabelImage,
+    fields: Fields,
+    protocol: Protocol,
+    texture: float = 0.0,
+    seed: int = 0,
+    scan_seed: int | None = None,
 ) -> np.ndarray:
     """T1-weighted magnitude on the same grid: a short-TR spoiled gradient echo at TE = 0.
 
     It has the receive sensitivity of the echoes and their SNR; white matter is bright. Float32
     (x, y, z), arbitrary units.
     """
+    scan_seed = seed if scan_seed is None else scan_seed
     signal = _steady_state(head, fields, T1W_REPETITION_TIME, T1W_FLIP_ANGLE, texture, seed)
-    signal *= _sensitivity(fields, protocol.receive_bias, seed)
+    signal *= _sensitivity(fields, protocol.receive_bias, scan_seed)
     mean = block_mean(signal, fields.factor)
     mean *= np.float32(BRAIN_MAGNITUDE / float(mean[fields.mask].mean()))
-    noise = _noise(random_stream(seed, "t1w"), mean.shape, BRAIN_MAGNITUDE / protocol.snr)
+    noise = _noise(random_stream(scan_seed, "t1w"), mean.shape, BRAIN_MAGNITUDE / protocol.snr)
     return np.abs(mean + noise)
 
 

@@ -241,6 +241,22 @@ def _add_cohort(group) -> None:
         help="added to the susceptibility of the region in the first group, as in SN=25",
     )
     group.add_argument(
+        "--sessions",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="visits of each participant, ses-1 and so on, with noise of their own (default 1: no "
+        "such folder)",
+    )
+    group.add_argument(
+        "--change",
+        type=_effect,
+        nargs="+",
+        default=[],
+        metavar="REGION=PPB",
+        help="added to the region in the first group from each visit to the next",
+    )
+    group.add_argument(
         "--variation",
         type=float,
         metavar="FACTOR",
@@ -264,6 +280,10 @@ def _check(options: argparse.Namespace) -> None:
         wrong = f"--variation must lie between 0 and 2, not {options.variation:g}."
     elif len({name for name, _ in options.effect}) != len(options.effect):
         wrong = "--effect names a region twice."
+    elif len({name for name, _ in options.change}) != len(options.change):
+        wrong = "--change names a region twice."
+    elif options.change and options.sessions == 1:
+        wrong = "--change is from one visit to the next: give --sessions too."
     if wrong:
         raise DataError(wrong, ExitCode.USAGE)
 
@@ -289,6 +309,8 @@ def _run_dataset(options: argparse.Namespace) -> ExitCode:
             groups=options.groups or ["control"],
             effect_ppb=dict(options.effect),
             variation=options.variation,
+            sessions=options.sessions,
+            change_ppb=dict(options.change),
             seed=options.seed,
             overwrite=options.overwrite,
             progress=lambda line: print(line, flush=True),

@@ -95,6 +95,18 @@ def participant_head(
     return head
 
 
+def at_visit(
+    effect_ppb: Mapping[str, float] | None, change_ppb: Mapping[str, float] | None, visit: int
+) -> dict[str, float]:
+    """What is added to each region at a visit (0 is the first), ppb.
+
+    >>> at_visit({"SN": 25.0}, {"SN": 3.0, "RN": -1.0}, 2)
+    {'SN': 31.0, 'RN': -2.0}
+    """
+    effect, change = dict(effect_ppb or {}), dict(change_ppb or {})
+    return {name: effect.get(name, 0.0) + visit * change.get(name, 0.0) for name in effect | change}
+
+
 def check_effect(regions: Sequence[Region], effect_ppb: Mapping[str, float]) -> None:
     """Raise a ParameterError when an effect names no brain region or is no number."""
     known = {name for r in regions if r.brain for name in (r.name, r.abbreviation)}

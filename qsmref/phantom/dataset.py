@@ -22,7 +22,8 @@ from .acquisition import (
     check_parameters,
     simulate,
 )
-from .cohort import Participant, check_effect, draw_participants, participant_head
+from .cohort import Participant, at_visit, check_effect, draw_participants, participant_head
+from .grid import ParameterError
 from .head import Head, Region
 from .labels import LabelImage
 
@@ -60,6 +61,8 @@ def write_dataset(
     groups: Sequence[str] = ("control",),
     effect_ppb: Mapping[str, float] | None = None,
     variation: float | None = None,
+    sessions: int = 1,
+    change_ppb: Mapping[str, float] | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -80,6 +83,11 @@ def write_dataset(
     variation : float, optional
         See :func:`participant_head`; by default 1 for several participants, and 0 for one, who
         then has exactly the given head.
+    sessions : int
+        Visits of each participant, ``ses-1`` and so on; with one there is no such folder. They
+        differ in noise, receiver and phase offset.
+    change_ppb : mapping, optional
+        Region name to ppb, added in the first group from each visit to the next.
     seed : int
         The same arguments and seed give the same bytes.
     overwrite : bool
@@ -101,28 +109,51 @@ def write_dataset(
     people = draw_participants(participants, groups, seed)
     if variation is None:
         variation = 1.0 if participants > 1 else 0.0
-    if effect_ppb:
-        check_effect(head.regions, effect_ppb)
+    if sessions < 1:
+        raise ParameterError(f"The number of sessions must be at least 1, not {sessions}.")
+    for effect in (effect_ppb, change_ppb):
+        if effect:
+            check_effect(head.regions, effect)
     check_parameters(head, **parameters)
     _prepare(out, overwrite)
-    _write_root(out, people, head, groups, effect_ppb, variation, seed, parameters)
+    told = dict(parameters)
+    if sessions > 1:
+        words = f"change per session in {groups[0]}"
+        told["sessions"] = sessions
+        told |= {f"{words}, {name}": f"{v:g} ppb" for name, v in (change_ppb or {}).items()}
+    _write_root(out, people, head, groups, effect_ppb, variation, seed, told)
     for number, person in enumerate(people, start=1):
         if progress is not None:
             place = f"{number} of {len(people)}"
             progress(f"sub-{person.label} ({place}): {person.group}, {person.age} years")
-        effect = effect_ppb if person.group == groups[0] else None
-        own = participant_head(head, person, variation, effect)
-        acquisition = simulate(own, seed=person.seed, **parameters)
-        write_raw(out, person.label, acquisition)
-        write_truth(out / TRUTH, person.label, acquisition, own.regions)
+        for visit in range(sessions):
+            effect = None
+            if person.group == groups[0]:
+                effect = at_visit(effect_ppb, change_ppb, visit)
+            own = participant_head(head, person, variation, effect)
+            acquisition = simulate(own, seed=person.seed, visit=visit, **parameters)
+            session = str(visit + 1) if sessions > 1 else None
+            write_raw(out, person.label, acquisition, session)
+            write_truth(out / TRUTH, person.label, acquisition, own.regions, session)
     return people
 
 
-def write_raw(root: Path, label: str, acquisition: Acquisition) -> None:
-    """Write the echoes and the T1-weighted image of one participant."""
+def _place(root: Path, label: str, session: str | None) -> tuple[Path, str]:
+    """Folder of a participant's visit, and how its file names start."""
+    folder, prefix = Path(root) / f"sub-{label}", f"sub-{label}"
+    return (
+        (folder, prefix)
+        if session is None
+        else (folder / f"ses-{session}", f"{prefix}_ses-{session}")
+    )
+
+
+def write_raw(root: Path, label: str, acquisition: Acquisition, session: str | None = None) -> None:
+    """Write the echoes and the T1-weighted image of one visit of a participant."""
     protocol = acquisition.protocol
     like = _reference_image(acquisition.affine)
-    folder = Path(root) / f"sub-{label}" / "anat"
+    place, prefix = _place(root, label, session)
+    folder = place / "anat"
     common = {
         "Modality": "MR",
         "MagneticFieldStrength": protocol.field_strength,
@@ -142,30 +173,35 @@ def write_raw(root: Path, label: str, acquisition: Acquisition) -> None:
     }
     for number, time in enumerate(protocol.echo_times, start=1):
         for part, array in (("mag", acquisition.magnitude), ("phase", acquisition.phase)):
-            stem = f"sub-{label}_echo-{number}_part-{part}_MEGRE"
+            stem = f"{prefix}_echo-{number}_part-{part}_MEGRE"
             save(np.ascontiguousarray(array[..., number - 1]), folder / f"{stem}.nii.gz", like)
             sidecar = {**gradient_echo, "EchoNumber": number, "EchoTime": time}
             if part == "phase":
                 sidecar["Units"] = "rad"
             write_json(folder / f"{stem}.json", sidecar)
-    save(acquisition.t1w, folder / f"sub-{label}_T1w.nii.gz", like)
+    save(acquisition.t1w, folder / f"{prefix}_T1w.nii.gz", like)
     weighted = {
         **common,
         "PulseSequenceType": "Spoiled gradient echo, on the grid of the echoes",
         "RepetitionTime": T1W_REPETITION_TIME,
         "FlipAngle": T1W_FLIP_ANGLE,
     }
-    write_json(folder / f"sub-{label}_T1w.json", weighted)
+    write_json(folder / f"{prefix}_T1w.json", weighted)
 
 
 def write_truth(
-    root: Path, label: str, acquisition: Acquisition, regions: Sequence[Region]
+    root: Path,
+    label: str,
+    acquisition: Acquisition,
+    regions: Sequence[Region],
+    session: str | None = None,
 ) -> None:
     """Write susceptibility (ppm), total and local field (Hz), brain mask and regions."""
     like = _reference_image(acquisition.affine)
-    subject = Path(root) / f"sub-{label}"
+    subject, prefix = _place(root, label, session)
+    inside = subject.relative_to(root).as_posix()
     sources = [
-        f"bids:raw:sub-{label}/anat/sub-{label}_echo-{n}_part-phase_MEGRE.nii.gz"
+        f"bids:raw:{inside}/anat/{prefix}_echo-{n}_part-phase_MEGRE.nii.gz"
         for n in range(1, len(acquisition.protocol.echo_times) + 1)
     ]
     shared = {
@@ -180,7 +216,7 @@ def write_truth(
 
     write(
         acquisition.chi,
-        f"anat/sub-{label}_desc-truth_Chimap",
+        f"anat/{prefix}_desc-truth_Chimap",
         {
             "Description": "Susceptibility that the phase was simulated from, relative to water.",
             "Units": "ppm",
@@ -195,17 +231,17 @@ def write_truth(
         hertz = ppm * np.float32(acquisition.protocol.imaging_frequency)
         write(
             hertz,
-            f"fmap/sub-{label}_desc-{name}_fieldmap",
+            f"fmap/{prefix}_desc-{name}_fieldmap",
             {"Description": description, "Units": "Hz", "SkullStripped": False, **shared},
         )
     write(
         acquisition.mask,
-        f"anat/sub-{label}_desc-brain_mask",
+        f"anat/{prefix}_desc-brain_mask",
         {"Type": "Brain", "Description": "Voxels at least half brain.", "Sources": sources},
     )
-    save(acquisition.labels.astype(np.int16), subject / f"anat/sub-{label}_dseg.nii.gz", like)
-    write_text(subject / f"anat/sub-{label}_dseg.tsv", _tsv(region_names(regions)))
-    write_json(subject / f"anat/sub-{label}_dseg.json", {**_DSEG_COLUMNS, "Sources": sources})
+    save(acquisition.labels.astype(np.int16), subject / f"anat/{prefix}_dseg.nii.gz", like)
+    write_text(subject / f"anat/{prefix}_dseg.tsv", _tsv(region_names(regions)))
+    write_json(subject / f"anat/{prefix}_dseg.json", {**_DSEG_COLUMNS, "Sources": sources})
 
 
 def region_names(regions: Sequence[Region]) -> pd.DataFrame:
