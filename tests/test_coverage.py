@@ -75,7 +75,12 @@ def test_the_end_of_a_cut_slab_is_not_eroded():
 
 @pytest.mark.parametrize(
     ("slab", "erosion", "words"),
-    [(60, 0, "leaves nothing"), (1, 0, "half a slice"), (0, 50, "leaves nothing")],
+    [
+        (60, 0, "leaves nothing"),
+        (1, 0, "half a slice"),
+        (0, 50, "leaves nothing"),
+        (0, 0.5, "takes nothing"),
+    ],
 )
 def test_masks_that_cannot_be_are_told(slab, erosion, words):
     mask = np.zeros((20, 20, 40), dtype=bool)

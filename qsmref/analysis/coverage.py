@@ -76,7 +76,8 @@ def coverage_mask(
     Raises
     ------
     ValueError
-        A negative length, a cut that is less than half a slice at either end, or nothing left.
+        A negative length, a cut that is less than half a slice at either end, an erosion that takes
+        no voxel, or nothing left.
     """
     slices = round(slab_cut_mm / 2 / voxel_size[axis])
     if slab_cut_mm > 0 and slices == 0:
@@ -85,7 +86,13 @@ def coverage_mask(
             f"less than half a slice of {voxel_size[axis]:g} mm"
         )
     cut = cut_slab(mask, slab_cut_mm / 2, voxel_size, axis)
-    cut &= erode(mask, erosion_mm, voxel_size)
+    eroded = erode(mask, erosion_mm, voxel_size)
+    if erosion_mm > 0 and np.array_equal(eroded, mask):
+        raise ValueError(
+            f"an erosion of {erosion_mm:g} mm takes nothing from voxels of "
+            f"{' x '.join(f'{h:g}' for h in voxel_size)} mm"
+        )
+    cut &= eroded
     if not cut.any():
         raise ValueError(
             f"a slab cut of {slab_cut_mm:g} mm with an erosion of {erosion_mm:g} mm leaves nothing "
