@@ -11,11 +11,12 @@ CONTAINER_RECIPE ?= ../shared/recipes/container
 # What the tests below make goes here.
 SCRATCH ?= build
 
-.PHONY: help install demo test test-container test-slurm test-faults lint docs bench clean
+.PHONY: help install demo test test-oldest test-container test-slurm test-faults lint docs bench clean
 
 help:
 	@echo "make demo    simulate a small BIDS dataset, run participant level on it, say where the results are"
 	@echo "make test    run the tests"
+	@echo "make test-oldest     run them with the oldest versions of all dependencies"
 	@echo "make test-container  build the image, run it, compare its tables with those of a bare run"
 	@echo "make test-slurm      run participants on a real Slurm, with faults"
 	@echo "make test-faults     kill, starve and damage runs, and compare what the next one makes (long)"
@@ -47,6 +48,13 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+# An environment of its own with what constraints/oldest.txt names.
+OLDEST := .venv-oldest
+test-oldest:
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints/oldest.txt --editable '.[test]'
+	$(OLDEST)/bin/python -m pytest -m "not slow and not data"
+
 test-container: install
 	tests/container.sh $(CONTAINER_RECIPE) $(SCRATCH)/container $(BIN)
 
@@ -69,4 +77,4 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(DEMO) docs/_build
+	rm -rf $(VENV) $(OLDEST) $(DEMO) docs/_build
