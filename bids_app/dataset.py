@@ -186,10 +186,12 @@ def _description(output_dir: Path, bids_dir: Path, links: Mapping[str, Path]) ->
     raw = read_description(bids_dir)
     before = read_description(output_dir)
     source: dict[str, Any] = {"URL": bids_dir.as_uri()}
-    if raw.get("DatasetDOI"):
+    if isinstance(raw.get("DatasetDOI"), str):
         source["DOI"] = raw["DatasetDOI"]
     # A command with other derivatives leaves those of earlier ones in the links.
-    known = before.get("DatasetLinks", {}) | {name: p.as_uri() for name, p in links.items()}
+    links_before = before.get("DatasetLinks")
+    known = links_before if isinstance(links_before, dict) else {}
+    known = known | {name: p.as_uri() for name, p in links.items()}
     description: dict[str, Any] = {
         "Name": "Susceptibility maps and differences between regions",
         "BIDSVersion": BIDS_VERSION,
@@ -198,7 +200,7 @@ def _description(output_dir: Path, bids_dir: Path, links: Mapping[str, Path]) ->
         "SourceDatasets": [source],
         "DatasetLinks": dict(sorted(known.items())),
     }
-    if raw.get("License"):
+    if isinstance(raw.get("License"), str):
         description["License"] = raw["License"]
     return description
 

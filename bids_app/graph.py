@@ -145,9 +145,9 @@ def _plugin_file(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as YAML: {error}", ExitCode.USAGE) from error
+        content = yaml.safe_load(files.read_text(path))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as YAML: {error}.", ExitCode.USAGE) from error
     if not isinstance(content, dict) or not isinstance(content.get("plugin"), str):
         raise DataError(f"{path} must have the key 'plugin' with a name.", ExitCode.USAGE)
     if content["plugin"] not in PLUGINS:

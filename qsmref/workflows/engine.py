@@ -120,5 +120,9 @@ def identifier(*labels: str) -> str:
 
     >>> identifier("sub-01", "acq-x_run-2")
     'sub_01_acq_x_run_2'
+    >>> identifier("acq-a"), identifier("acq-a+")
+    ('acq_a', 'acq_a_plus')
     """
-    return re.sub(r"[^0-9A-Za-z]+", "_", "_".join(label for label in labels if label)).strip("_")
+    # A plus is a character of labels in BIDS: two that differ in it only are two.
+    text = "_".join(label for label in labels if label).replace("+", "_plus_")
+    return re.sub(r"[^0-9A-Za-z]+", "_", text).strip("_")
