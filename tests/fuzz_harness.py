@@ -44,7 +44,7 @@ CLEAN = "clean"
 TOLERANCE = 0.01
 #: Mutations by which somebody asks for another map.
 CHOICES = ("settings", "arguments", "filters", "maps")
-FLAGS = ("--sloppy", "--nprocs", "1", "--skip-bids-validation")
+FLAGS = ("--sloppy", "--noise-repeats", "0", "--nprocs", "1", "--skip-bids-validation")
 
 
 @dataclass(frozen=True)
