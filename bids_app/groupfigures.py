@@ -92,12 +92,12 @@ def forest(comparison: pd.DataFrame, groups: Sequence[str]) -> CohortFigure | No
         return None
     kinds = {"pairs": table["family"] == "pairs", "alone": table["reference"].isna()}
     kinds["against references"] = ~kinds["pairs"] & ~kinds["alone"]
-    left = _MOST
+    # Pairs have most of the room; regions alone and against references stand beside them.
+    room = {"pairs": _MOST * 6 // 10, "alone": _MOST * 2 // 10, "against references": _MOST // 5}
     parts = []
     for kind, rows in kinds.items():
         part = table[rows]
-        most = part.reindex(part["t"].abs().sort_values(ascending=False).index[: max(left, 0)])
-        left -= len(most)
+        most = part.reindex(part["t"].abs().sort_values(ascending=False).index[: room[kind]])
         if len(most):
             parts.append((kind, most.sort_values("difference")))
     shown = sum(len(part) for _, part in parts)
@@ -216,9 +216,10 @@ def survival(table: pd.DataFrame, comparison: pd.DataFrame) -> CohortFigure | No
     found = chosen["n_significant"] > 0
     rank = chosen["family"].map({"pairs": 0, "alone": 1}).fillna(2)
     order = chosen.assign(rank=rank).sort_values(["rank", "n_significant"], ascending=[True, False])
-    # Rows that are significant somewhere come first where not all find room.
-    keep = order.index[found.reindex(order.index)].union(order.index, sort=False)[:_MOST]
-    order = order.loc[order.index.isin(keep)]
+    # Where not all find room: rows that are significant somewhere, then regions alone, then others.
+    first = order.assign(found=~found, others=order["rank"] != 1)
+    urgent = first.sort_values(["found", "others"], kind="stable").index[:_MOST]
+    order = order.loc[order.index.isin(urgent)]
     if order.empty:
         return None
     names = [_label(*pair) for pair in order[["region", "reference"]].itertuples(index=False)]
@@ -242,7 +243,8 @@ def survival(table: pd.DataFrame, comparison: pd.DataFrame) -> CohortFigure | No
             axis.axhline(edge + 0.5, color=_LINE, lw=1)
         for place, row in enumerate(order.to_dict("records")):
             if row["survives_all"] == "yes":
-                axis.text(len(masks) - 0.35, place, "all", va="center", fontsize=_SIZE, color=_FIRM)
+                words = "all" if row["n_tested"] == len(masks) else f"all {row['n_tested']}"
+                axis.text(len(masks) - 0.35, place, words, va="center", fontsize=_SIZE, color=_FIRM)
         bar = figure.colorbar(image, ax=axis, ticks=edges, shrink=0.6, pad=0.06)
         bar.set_label("q", fontsize=_SIZE)
         bar.ax.tick_params(labelsize=_SIZE)
@@ -255,7 +257,7 @@ def survival(table: pd.DataFrame, comparison: pd.DataFrame) -> CohortFigure | No
         "q (Benjamini and Hochberg, in the family of each mask) of pairs, regions alone and "
         "regions against references, under every mask: blue is below 0.05, grey is not, white has "
         "no test. "
-        f"Rows marked 'all' are below 0.05 under every mask.{more}",
+        f"Rows marked 'all' are below 0.05 under every mask that has a test.{more}",
         (3.4 + 0.38 * len(masks), 1.6 + 0.2 * len(order)),
         draw,
     )
