@@ -20,6 +20,10 @@ from .problems import DataError
 if TYPE_CHECKING:
     import ants
 
+# ITK looks at this when it is first used in a process. With several threads the metric's sums are
+# added in another order each time, and no registration repeats another: 0.1 mm and more apart.
+os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+
 #: From RAS to LPS, and back.
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ITERATIONS = (100, 70, 20, 0)
 #: mm, the coarsest of these grids.
 _COARSEST = 8.0
+#: mm, and iterations at the most, of rigid and affine registrations.
+_LINEAR_GRIDS, _LINEAR_ITERATIONS = (8.0, 4.0, 2.0), (1000, 500, 200)
 #: mm around the brain that takes part in the rigid registration: skull and scalp help it.
 _AROUND = 10.0
 #: Percentiles of the brain beyond which values are cut, so that vessels do not rule the histogram.
@@ -37,11 +39,6 @@ _CUT = (0.5, 99.5)
 LOWEST_DICE = 0.8
 #: Shifts along z (mm) from which a registration is tried when a slab covers part of the brain.
 _SLAB_STARTS = (-30.0, 0.0, 30.0)
-
-
-def use_threads(count: int) -> None:
-    """Let ITK use `count` threads; it looks at this once in the life of a process."""
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(int(count))
 
 
 def correct_bias(image: ANTsImage, mask: ANTsImage | None = None) -> ANTsImage:
@@ -111,6 +108,7 @@ def register_rigid(
             moving,
             type_of_transform="Rigid",
             moving_mask=around,
+            **_linear_levels(fixed.spacing),
             outprefix=f"{folder}/rigid_",
         )
         matrix = itk.read_affine(result["fwdtransforms"][0])
@@ -248,7 +246,11 @@ def _affine(fixed, moving, domain, folder: Path) -> str:
     """Affine transform to start SyN from, as a file."""
     if domain is None:
         return _registration(
-            fixed, moving, type_of_transform="Affine", outprefix=f"{folder}/affine_"
+            fixed,
+            moving,
+            type_of_transform="Affine",
+            outprefix=f"{folder}/affine_",
+            **_linear_levels(fixed.spacing),
         )["fwdtransforms"][0]
     # The centre of a slab is not that of the brain: start from several places, keep the best.
     best, found = -math.inf, ""
@@ -261,13 +263,27 @@ def _affine(fixed, moving, domain, folder: Path) -> str:
             type_of_transform="Affine",
             initial_transform=str(itk.write_affine(folder / f"start{i}.mat", start)),
             moving_mask=domain,
-            mask_all_stages=True,
             outprefix=f"{folder}/affine{i}_",
+            **_linear_levels(fixed.spacing),
         )
         information = _mutual_information(fixed, result["warpedmovout"])
         if information > best:
             best, found = information, result["fwdtransforms"][0]
     return found
+
+
+def _linear_levels(spacing: Sequence[float]) -> dict[str, tuple[int, ...]]:
+    """Grids of a linear registration: 8, 4 and 2 mm, whatever the voxels are.
+
+    Grids by voxels would be a handful of samples for images of 3 or 4 mm.
+    """
+    factors = [max(1, round(size / min(spacing))) for size in _LINEAR_GRIDS]
+    factors = list(dict.fromkeys(factors))
+    return {
+        "aff_shrink_factors": tuple(factors),
+        "aff_smoothing_sigmas": tuple(factor // 2 for factor in factors),
+        "aff_iterations": _LINEAR_ITERATIONS[: len(factors)],
+    }
 
 
 def _registration(fixed, moving, **arguments) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_values_are_those_of_a_linear_interpolation(pair, tmp_path, extension, i
     result = resample(moving, fixed, [path], [inverse], out_path=tmp_path / "out.nii")
     where = places(np.linalg.inv(WAY) if inverse else WAY, result.shape)
     expected = map_coordinates(values, where, order=1).reshape(result.shape)
-    inside = np.all((where > 0) & (where.T < np.array(values.shape) - 1).T, axis=0)
+    inside = np.all((where > 0) & (np.array(values.shape) - 1 > where.T).T, axis=0)
     inside = inside.reshape(result.shape)
     assert inside.mean() > 0.3
     assert np.abs(result - expected)[inside].max() < 1e-5
@@ -86,7 +86,7 @@ def test_the_label_with_the_largest_share_wins(tmp_path, pair):
     result = resample(moving, fixed, [path], interpolation="label")
     assert result.dtype == np.int32
     where = places(WAY, result.shape)
-    inside = np.all((where > 0) & (where.T < np.array(labels.shape) - 1).T, axis=0)
+    inside = np.all((where > 0) & (np.array(labels.shape) - 1 > where.T).T, axis=0)
     present = np.unique(labels)
     shares = np.stack(
         [map_coordinates((labels == v).astype(float), where, order=1) for v in present]

@@ -17,10 +17,10 @@ os.environ.setdefault("FSLOUTPUTTYPE", "NIFTI")
 class _Program(Step):
     """What a program of FSL says when it fails, told like a problem of our own."""
 
-    def _run_interface(self, runtime, correct_return_codes=(0,)):
+    def _run_interface(self, runtime, *arguments):
         with problems_in(Path(runtime.cwd)):
             try:
-                return super()._run_interface(runtime, correct_return_codes)
+                return super()._run_interface(runtime, *arguments)
             except RuntimeError as error:
                 said = (getattr(runtime, "stderr", "") or "").strip().splitlines()
                 program = self._cmd.split()[0]

@@ -12,19 +12,9 @@ from .. import files, itk, registration, resampling, transforms, voxels
 from .base import InputSpec, Interface
 
 
-class _AntsInterface(Interface):
-    """Interface that calls ANTs: ITK looks at the number of threads when it is first used."""
-
-    def _compute(self, folder: Path) -> None:
-        registration.use_threads(self.inputs.num_threads)
-        self._register(folder)
-
-    def _register(self, folder: Path) -> None:
-        raise NotImplementedError
-
-    @property
-    def _seed(self) -> int:
-        return int(self._optional("random_seed") or 0) + 1
+def _seed(step: Interface) -> int:
+    """Seed of the metric's sampling; ANTs takes zero for none."""
+    return int(step._optional("random_seed") or 0) + 1
 
 
 class _CorrectBiasInput(InputSpec):
@@ -36,13 +26,13 @@ class _CorrectBiasOutput(TraitedSpec):
     out_file = File(desc="the same without its bias field")
 
 
-class CorrectBias(_AntsInterface):
+class CorrectBias(Interface):
     """N4; see :func:`qsmref.registration.correct_bias`."""
 
     input_spec = _CorrectBiasInput
     output_spec = _CorrectBiasOutput
 
-    def _register(self, folder: Path) -> None:
+    def _compute(self, folder: Path) -> None:
         voxels.read_echo(self.inputs.in_file)
         image, mask = itk.read_image(self.inputs.in_file), self._optional("mask")
         mask = None if mask is None else itk.read_image(mask)
@@ -61,20 +51,20 @@ class _RigidOutput(TraitedSpec):
     info = File(desc="what was reached")
 
 
-class RegisterRigid(_AntsInterface):
+class RegisterRigid(Interface):
     """Rigid registration; see :func:`qsmref.registration.register_rigid`."""
 
     input_spec = _RigidInput
     output_spec = _RigidOutput
 
-    def _register(self, folder: Path) -> None:
+    def _compute(self, folder: Path) -> None:
         mask = self._optional("moving_mask")
         info = registration.register_rigid(
             itk.read_image(self.inputs.fixed),
             itk.read_image(self.inputs.moving),
             folder / "rigid.txt",
             moving_mask=None if mask is None else itk.read_image(mask),
-            seed=self._seed,
+            seed=_seed(self),
         )
         self._results["transform"] = str(folder / "rigid.txt")
         self._save_json("info", info, folder)
@@ -94,13 +84,13 @@ class _TemplateOutput(TraitedSpec):
     info = File(desc="what was reached")
 
 
-class RegisterToTemplate(_AntsInterface):
+class RegisterToTemplate(Interface):
     """Affine and SyN; see :func:`qsmref.registration.register_to_template`."""
 
     input_spec = _TemplateInput
     output_spec = _TemplateOutput
 
-    def _register(self, folder: Path) -> None:
+    def _compute(self, folder: Path) -> None:
         template, domain = itk.read_image(self.inputs.template), self._optional("domain")
         mask = self._optional("template_mask")
         if mask is None:
@@ -117,7 +107,7 @@ class RegisterToTemplate(_AntsInterface):
             paths["forward"],
             paths["inverse"],
             domain=None if domain is None else itk.read_image(domain),
-            seed=self._seed,
+            seed=_seed(self),
         )
         self._results |= {name: str(path) for name, path in paths.items()}
         self._save_json("info", info, folder)
@@ -135,13 +125,13 @@ class _ResampleOutput(TraitedSpec):
     out_file = File(desc="image on the grid of the reference")
 
 
-class Resample(_AntsInterface):
+class Resample(Interface):
     """One interpolation through all transforms; see :func:`qsmref.resampling.resample`."""
 
     input_spec = _ResampleInput
     output_spec = _ResampleOutput
 
-    def _register(self, folder: Path) -> None:
+    def _compute(self, folder: Path) -> None:
         out_file = folder / "resampled.nii"
         resampling.resample(
             self.inputs.moving,
@@ -160,13 +150,13 @@ class _FieldOfViewInput(InputSpec):
     transforms = InputMultiObject(File(exists=True), desc="ITK transforms in the order of ANTs")
 
 
-class FieldOfView(_AntsInterface):
+class FieldOfView(Interface):
     """Voxels of the reference that lie in the moving image."""
 
     input_spec = _FieldOfViewInput
     output_spec = _ResampleOutput
 
-    def _register(self, folder: Path) -> None:
+    def _compute(self, folder: Path) -> None:
         like = nib.load(self.inputs.moving)
         self._save("out_file", np.ones(like.shape[:3], dtype=np.uint8), folder, like)
         everywhere = self._results["out_file"]

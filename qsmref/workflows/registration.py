@@ -31,7 +31,6 @@ def init_registration_wf(
     t1w_mask_given: bool = False,
     map_to_t1w_given: bool = False,
     t1w_to_template_given: bool = False,
-    omp_nthreads: int = 1,
     random_seed: int | None = None,
     name: str = "registration_wf",
 ) -> Workflow:
@@ -59,7 +58,7 @@ def init_registration_wf(
         Whether the input `template_mask` will be connected; otherwise the template has no skull.
     t1w_preprocessed, t1w_mask_given, map_to_t1w_given, t1w_to_template_given : bool
         What a derivative has: a T1-weighted image without bias field, its brain mask, transforms.
-    omp_nthreads, random_seed, name
+    random_seed, name
         As for :func:`~qsmref.workflows.init_reconstruction_wf`.
 
     Inputs
@@ -94,8 +93,7 @@ def init_registration_wf(
     flags = [f"{chain}_invert" for chain in _LISTS]
     fields = [*_LISTS, *flags, *_MADE, "t1w_preproc", "t1w_mask", "info"]
     outputs = pe.Node(niu.IdentityInterface(fields), name="outputnode")
-    machine = {"shape": shape, "omp_nthreads": omp_nthreads, "random_seed": random_seed}
-    plan = _Plan(workflow, inputs, outputs, machine)
+    plan = _Plan(workflow, inputs, outputs, {"shape": shape, "random_seed": random_seed})
     plan.content = {"Engine": engine, "Software": engines.versions(engine)}
     if t1w:
         plan.content["Through"] = "the T1-weighted image"
@@ -135,14 +133,8 @@ class _Plan:
         self.image = self.mask = self.domain = self.rigid = self.forward = self.inverse = None
 
     def step(self, interface, name: str, volumes: float) -> pe.Node:
-        return make_node(
-            interface,
-            name,
-            shape=self._machine["shape"],
-            volumes=volumes,
-            threads=self._machine["omp_nthreads"],
-            random_seed=self._machine["random_seed"],
-        )
+        # One thread each: with more of them registration does not repeat itself.
+        return make_node(interface, name, volumes=volumes, **self._machine)
 
     def program(self, interface, name: str) -> pe.Node:
         """Step of a program of FSL, which has one thread."""
@@ -158,21 +150,15 @@ class _Plan:
 def _add_t1w_ants(
     plan: _Plan, preprocessed: bool, mask_given: bool, rigid_given: bool, brain: bool
 ) -> None:
-    """Bias field by N4, rigid registration, and the brain of the T1w image from that of the map."""
+    """Rigid registration, the brain of the T1w image from that of the map, bias field by N4."""
     inputs, connect = plan.inputs, plan.connect
     plan.image = (inputs, "t1w")
-    if preprocessed:
-        plan.content["BiasField"] = "precomputed"
-    elif brain or not rigid_given:
-        bias = plan.step(steps.CorrectBias(), "bias_of_t1w", 12)
-        connect(inputs, "t1w", bias, "in_file")
-        plan.image, plan.content["BiasField"] = (bias, "out_file"), "N4"
-        plan.methods("n4")
-    connect(*plan.image, plan.outputs, "t1w_preproc")
     _add_rigid(plan, rigid_given)
     plan.mask = (inputs, "t1w_mask")
-    plan.content["BrainOfT1w"] = "precomputed" if mask_given else "that of the map"
-    if brain and not mask_given:
+    if mask_given:
+        plan.content["BrainOfT1w"] = "precomputed"
+    elif brain:
+        plan.content["BrainOfT1w"] = "that of the map"
         mask = plan.step(steps.Resample(interpolation="label"), "brain_of_t1w", 8)
         view = plan.step(steps.FieldOfView(), "view_of_map", 8)
         for node, source in ((mask, "mask"), (view, "magnitude")):
@@ -182,6 +168,16 @@ def _add_t1w_ants(
         plan.mask, plan.domain = (mask, "out_file"), (view, "out_file")
     if brain or mask_given:
         connect(*plan.mask, plan.outputs, "t1w_mask")
+    if preprocessed:
+        plan.content["BiasField"] = "precomputed"
+    elif brain:
+        # Inside the brain alone: scalp is so bright that the field would follow it.
+        bias = plan.step(steps.CorrectBias(), "bias_of_t1w", 12)
+        connect(inputs, "t1w", bias, "in_file")
+        connect(*plan.mask, bias, "mask")
+        plan.image, plan.content["BiasField"] = (bias, "out_file"), "N4"
+        plan.methods("n4")
+    connect(*plan.image, plan.outputs, "t1w_preproc")
 
 
 def _add_rigid(plan: _Plan, given: bool) -> None:
