@@ -33,7 +33,6 @@ def connect_registration(
     template: Template | None,
     engine: str,
     output_dir: str | Path,
-    omp_nthreads: int = 1,
     random_seed: int | None = None,
 ) -> Workflow:
     """Add registration, transforms and warped map to the graph of a run.
@@ -52,7 +51,7 @@ def connect_registration(
         See :func:`~qsmref.workflows.init_registration_wf`.
     output_dir : path
         Folder of results.
-    omp_nthreads, random_seed
+    random_seed
         As for :func:`~qsmref.workflows.init_reconstruction_wf`.
 
     Returns
@@ -72,7 +71,6 @@ def connect_registration(
         t1w_mask_given=anatomy.mask is not None,
         map_to_t1w_given=anatomy.map_to_t1w is not None,
         t1w_to_template_given=given,
-        omp_nthreads=omp_nthreads,
         random_seed=random_seed,
     )
     for field, path in _given_files(anatomy, template, given).items():
@@ -93,7 +91,6 @@ def connect_registration(
                 "MagneticFieldStrength": round(run.imaging_frequency * 1e-6 / 42.577478518, 6),
                 "EchoTime": list(run.echo_times),
             },
-            omp_nthreads=omp_nthreads,
         )
         warp.inputs.inputnode.template = str(template.image)
         passed = {"to_template": "transforms", "to_template_invert": "invert", "info": "info"}
@@ -122,7 +119,6 @@ def init_template_outputs_wf(
     output_dir: str | Path,
     shape: Sequence[int],
     metadata: dict[str, Any],
-    omp_nthreads: int = 1,
     name: str = "in_template_wf",
 ) -> Workflow:
     """Bring map and mask to the template, each with one interpolation, and write them.
@@ -141,8 +137,8 @@ def init_template_outputs_wf(
         Voxels of the largest image.
     metadata : dict
         Of the acquisition, for the sidecar.
-    omp_nthreads, name
-        As for other builders.
+    name : str
+        Name of the workflow.
 
     Inputs
     ------
@@ -188,7 +184,6 @@ def init_template_outputs_wf(
             f"warp_{field}",
             shape=shape,
             volumes=16,
-            threads=omp_nthreads,
         )
         sources = [outputs.own_uri(native)]
         save = outputs.make_sink(

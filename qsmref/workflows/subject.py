@@ -305,7 +305,6 @@ def _connect_registration(
         template=template,
         engine=choose_engine(settings.engine),
         output_dir=output_dir,
-        omp_nthreads=threads_per_node(settings),
         random_seed=settings.random_seed,
     )
 
