@@ -21,6 +21,8 @@ _FILLED = 0.6
 _SMALLEST_BRAIN = 50.0
 #: 1/s; heads lie within this range from 0.05 T to 11.7 T.
 R2STAR = (3.0, 200.0)
+#: 1/s beyond three times the slowest decay, that one pair of echoes decays faster than the others.
+_UNEVEN = 80.0
 #: Part of a full turn that the phase of an image with noise spans.
 _TURN = 0.9
 #: Median misfit of the echoes, as part of their energy, that noise and iron do not make.
@@ -107,6 +109,14 @@ def _decay(levels: Sequence[float], echo_times: Sequence[float]) -> list[str]:
                 f"the magnitude grows from the echo at {1000 * echo_times[j - 1]:.4g} ms to that "
                 f"at {1000 * echo_times[j]:.4g} ms ({levels[j - 1]:.4g} to {levels[j]:.4g}): the "
                 "files may be mixed up, or scaled differently"
+            )
+    if not doubts and len(levels) > 2 and min(levels) > 0:
+        rates = -np.diff(np.log(levels)) / np.diff(echo_times)
+        if rates.max() > 3 * max(rates.min(), 0.0) + _UNEVEN:
+            j = int(rates.argmax())
+            doubts.append(
+                f"the signal decays at {rates.max():.3g}/s between echoes {j + 1} and {j + 2}, and "
+                f"at {rates.min():.3g}/s elsewhere: one of them may be scaled differently"
             )
     if not doubts and len(levels) > 1 and min(levels) > 0:
         rate = np.log(levels[0] / levels[-1]) / (echo_times[-1] - echo_times[0])

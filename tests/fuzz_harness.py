@@ -111,7 +111,7 @@ class Sandbox:
     def __init__(self, folder: Path):
         self.folder = folder
         self.template = folder / "template"
-        tiny.make_dataset(self.template / "bids", (CLEAN,), outside=tiny.background())
+        tiny.make_dataset(self.template / "bids", (CLEAN,), air=3.0)
         tiny.make_regions(self.template / "regions", (CLEAN,))
         self.count = 0
 

@@ -334,7 +334,7 @@ def scaled(paths: Sequence[Path], rng: Random) -> bool:
     """All values in another unit."""
     factor = rng.choice([-1, 0.5, 2, 10, 1000, 1 / 6.2832, 57.29578, 651.8986, 1e30, 1e-30])
     for path in paths:
-        rewrite(path, lambda a: (a * factor).astype(np.float32))
+        rewrite(path, lambda a: (a.astype(np.float64) * factor).astype(np.float32))
     return False
 
 

@@ -246,6 +246,8 @@ def test_doubts():
     assert "magnitude grows" in echo_doubts(magnitude[..., [1, 0, 2]], phase, TIMES)[0]
     assert "R2* = 2" in echo_doubts(magnitude, phase, [10 * t for t in TIMES])[0]
     assert "spans 0.50 of a full turn" in echo_doubts(magnitude, phase / 2, TIMES)[0]
+    bright = magnitude * np.array([2, 1, 1], np.float32)
+    assert "decays at 159/s between echoes 1 and 2" in echo_doubts(bright, phase, TIMES)[0]
     damaged = phase * np.array([1, 0.5, 1], np.float32)
     assert "the phase of echo 2 spans 0.50" in echo_doubts(magnitude, damaged, TIMES)[0]
     misfit = np.full((24, 24, 24), 0.2)

@@ -67,10 +67,13 @@ def edit_json(path: Path, **changes) -> None:
     write_json(path, {k: v for k, v in content.items() if v is not None})
 
 
-def background() -> np.ndarray:
-    """Field of what is outside the head, ppm: smooth, with wraps over the echoes."""
-    x, y, z = np.indices(SHAPE) / np.array(SHAPE).reshape(3, 1, 1, 1) - 0.5
-    return (1.5 * x - 2.0 * z + 3.0 * (2 * z**2 - x**2 - y**2) + 0.8 * y).astype(np.float32)
+def skull() -> np.ndarray:
+    """What has signal: the brain, a shell around it, and in the shell a cavity with air."""
+    centre = (np.array(SHAPE) - 1) / 2
+    place = np.moveaxis(np.indices(SHAPE), 0, -1) - centre
+    shell = np.linalg.norm(place / (0.48 * np.array(SHAPE)), axis=-1) < 1
+    cavity = np.linalg.norm(place - np.array([0, 8, -7]), axis=-1) < 3
+    return shell & (~cavity | head()[0])
 
 
 def write_echoes(
@@ -79,17 +82,20 @@ def write_echoes(
     *,
     entities: str = "",
     oblique: float = 0.0,
-    outside: np.ndarray | float = 0.0,
+    air: float = 0.0,
 ) -> Path:
     """Magnitude and phase of a participant; returns the folder.
 
-    `outside` is a field (ppm) beside that of the brain.
+    With `air`, its susceptibility (ppm), the brain has a shell with a cavity around it.
     """
-    mask, _ = head()
+    mask = skull() if air else head()[0]
     rng = np.random.default_rng(7)
     place = affine(oblique)
     b0 = place[2, :3] / VOXEL
-    field = forward_field(susceptibility(), (VOXEL,) * 3, tuple(b0)) + outside
+    field = forward_field(susceptibility(), (VOXEL,) * 3, tuple(b0))
+    if air:
+        around = air * ~mask
+        field = field + forward_field(around.astype(np.float32), (VOXEL,) * 3, tuple(b0))
     folder = root / f"sub-{label}" / "anat"
     for echo, time in enumerate(ECHO_TIMES, start=1):
         signal = np.where(mask, 100 * np.exp(-time / 0.04), 2.0)
