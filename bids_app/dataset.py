@@ -38,6 +38,7 @@ group/**
 sub-*/figures
 *_xfm.h5
 *_xfm.txt
+*_xfm.json
 *_desc-roi_Chimap.tsv
 *_desc-roi_Chimap.json
 *_desc-differential_Chimap.tsv
