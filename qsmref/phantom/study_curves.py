@@ -39,9 +39,14 @@ class Drawing:
             tables.write_tsv(path.with_suffix(".tsv"), self.data)
 
 
+def _few(ticks: list) -> list:
+    """At most six of the ticks, evenly."""
+    return ticks[:: -(-len(ticks) // 6)]
+
+
 def _sweep_axis(axis, sweep: str, part: pd.DataFrame) -> str:
     column = "slab_mm" if sweep == "slab" else "erosion_mm"
-    axis.set_xticks(sorted(set(part[column])))
+    axis.set_xticks(_few(sorted(set(part[column]))))
     axis.set_xlabel("slab, mm" if sweep == "slab" else "erosion, mm")
     return column
 
@@ -75,7 +80,9 @@ def draw_references(study: Study, names, values: pd.DataFrame) -> Drawing:
     """Error of the first regions relative to each reference, over all masks."""
     conditions = list(dict.fromkeys(values["condition"]))
     near = list(names[:3])
-    references = [(None, "none")] + [(n, n) for n in names[3:]] + [(WHOLE, "whole brain")]
+    # A region that some mask does not reach is no reference.
+    reached = [n for n in names[3:] if values.loc[values["roi"] == n, "mean"].notna().all()]
+    references = [(None, "none"), *((n, n) for n in reached), (WHOLE, "whole brain")]
     references += [("neighbours", "neighbours")]
     table = values.assign(error=values["mean"] - values["truth"])
     rows = []
@@ -109,8 +116,10 @@ def draw_references(study: Study, names, values: pd.DataFrame) -> Drawing:
                 axis.plot(np.arange(len(slab)), slab, label=label, **style)
                 axis.plot(len(slab) + 0.5 + np.arange(len(mask)), mask, **style)
             count = len(study.slabs), len(study.erosions)
-            ticks = [*range(count[0]), *(count[0] + 0.5 + np.arange(count[1]))]
-            axis.set_xticks(ticks, [f"{v:g}" for v in (*study.slabs, *study.erosions)], size=6)
+            ticks = _few(list(zip(range(count[0]), study.slabs, strict=True)))
+            beyond = count[0] + 0.5 + np.arange(count[1])
+            ticks += _few(list(zip(beyond, study.erosions, strict=True)))
+            axis.set_xticks([x for x, _ in ticks], [f"{v:g}" for _, v in ticks], size=6)
             axis.axhline(0, color="#999999", linewidth=0.6, zorder=0)
             if row == 0:
                 axis.set_title(f"reference: {words}")

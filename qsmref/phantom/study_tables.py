@@ -226,7 +226,8 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
         lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
         for row, cells in part.groupby("row", sort=False):
             cells = cells.set_index("condition")
-            line = [str(row), f"{cells['truth'].iloc[0]:.2f}"]
+            truth = cells["truth"].iloc[0]
+            line = [str(row), f"{truth:.2f}" if np.isfinite(truth) else "n/a"]
             for condition in conditions:
                 cell = cells.loc[condition]
                 line.append(_pair(cell["mean"], cell["sd"]))
@@ -238,5 +239,5 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
 
 def _pair(mean: float, sd: float) -> str:
     if not np.isfinite(mean):
-        return ""
+        return "n/a"
     return f"{mean:.2f} ± {sd:.2f}" if np.isfinite(sd) else f"{mean:.2f}"
