@@ -21,7 +21,6 @@ QUICK = {
         "radii": (1.5, 3.0, 6.0),
         "iterations": 15,
         "lambda_": 1000.0,
-        "edge_fraction": 0.9,
         "gradient_noise": 0.0,
     },
     "tv": {"iterations": 15},
@@ -32,8 +31,7 @@ QUICK = {
 #: are meant for data that the model does not quite describe.
 MODEL = {
     "single-step": {
-        "lambda_": 1000.0,
-        "edge_fraction": 0.9,
+        "lambda_": 5000.0,
         "gradient_noise": 0.0,
         "free_laplacian": False,
     },

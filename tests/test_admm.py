@@ -128,6 +128,21 @@ def test_splitting_weights_change_the_way_and_not_the_end(case, mu, relaxation):
     assert problem.objective(solver.x) == pytest.approx(problem.objective(reference), rel=1e-3)
 
 
+def test_lambda_may_change_on_the_way(case):
+    problem, reference = case
+    solver = problem.solver()
+    solver.twice = solver.dtype(0.2 * problem.lambda_)  # started with a tenth of it
+    solver.run(40)
+    # Nothing changes: the split variables are those of before.
+    gradient, data = solver.jump.copy(), solver.split.copy()
+    solver.reweigh(0.1 * problem.lambda_, *solver.mu)
+    assert np.allclose(solver.jump, gradient, rtol=0, atol=1e-12)
+    assert np.allclose(solver.split, data, rtol=0, atol=1e-12)
+    solver.reweigh(problem.lambda_, 40.0, 120.0)
+    solver.run(3000)
+    assert problem.objective(solver.x) == pytest.approx(problem.objective(reference), rel=1e-3)
+
+
 def test_single_precision(case):
     problem, _ = case
     single, double = problem.solver(np.float32), problem.solver()

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qsmref.reconstruction.gradient import edge_mask, gradient, gradient_adjoint, interior_pairs
+from qsmref.reconstruction.gradient import (
+    edge_mask,
+    gradient,
+    gradient_adjoint,
+    interior_pairs,
+    quiet_mask,
+)
 
 SHAPE, SIZE = (7, 8, 9), (1.0, 1.5, 2.0)
 
@@ -81,6 +87,39 @@ def test_edges_are_where_the_magnitude_jumps():
     smooth = edge_mask(magnitude + noise, mask, (1, 1, 1), edge_fraction=0.1)
     assert np.count_nonzero(~smooth[0, 4]) == 99
     assert np.count_nonzero(~smooth) == 99
+
+
+def test_differences_above_the_noise_are_edges():
+    # A ball in noise: whatever its size, its surface is found, and little else.
+    rng = np.random.default_rng(6)
+    shape = (40, 40, 40)
+    mask = np.ones(shape, bool)
+    mask[:3] = False
+    distance = np.sqrt(sum((np.indices(shape)[a] - 19.5) ** 2 for a in range(3)))
+    for radius in (4, 12):
+        magnitude = np.where(distance < radius, 2.0, 1.0) + 0.01 * rng.standard_normal(shape)
+        magnitude[~mask] = np.nan
+        smooth = quiet_mask(magnitude, mask, 4.0)
+        jumps = [np.abs(np.diff(distance < radius, axis=a, append=0)) > 0 for a in range(3)]
+        inner = interior_pairs(mask)
+        assert not (smooth & ~inner).any()
+        assert not (smooth & np.array(jumps) & inner).any()
+        assert np.count_nonzero(inner & ~smooth & ~np.array(jumps)) < 2e-3 * np.count_nonzero(inner)
+        # The part of a normal distribution beyond 1.5 standard deviations is 13 %.
+        quiet = quiet_mask(magnitude, mask, 1.5)
+        elsewhere = inner & ~np.array(jumps)
+        assert np.mean(~quiet[elsewhere]) == pytest.approx(0.134, abs=0.02)
+
+
+def test_edges_of_a_magnitude_without_noise_are_its_jumps():
+    magnitude = np.ones((8, 8, 8))
+    magnitude[4:] = 2
+    smooth = quiet_mask(magnitude, np.ones(magnitude.shape, bool))
+    expected = interior_pairs(np.ones(magnitude.shape, bool))
+    expected[0, 3] = False
+    assert np.array_equal(smooth, expected)
+    with pytest.raises(ValueError, match="edge_noise must be positive"):
+        quiet_mask(magnitude, magnitude > 0, 0.0)
 
 
 def test_edges_know_mm():

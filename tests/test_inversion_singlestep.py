@@ -6,26 +6,42 @@ from inversion_cases import ANISOTROPIC, ISOTROPIC, OBLIQUE, ellipsoid, make_cas
 
 from qsmref.reconstruction import invert
 from qsmref.reconstruction.inversion import RADIANS_PER_PPM
-from qsmref.reconstruction.singlestep import MOST_LAMBDA
+from qsmref.reconstruction.singlestep import EMPHASIS, MOST_LAMBDA
 
 
-@pytest.mark.parametrize(("grid", "b0_dir"), [(ISOTROPIC, OBLIQUE), (ANISOTROPIC, (0, 0, 1))])
-def test_defaults(grid, b0_dir):
-    # Of the chain without options; regions are right, voxels are left some of their noise.
+@pytest.mark.parametrize(
+    ("grid", "b0_dir", "limit"), [(ISOTROPIC, OBLIQUE, 0.0015), (ANISOTROPIC, (0, 0, 1), 0.015)]
+)
+def test_defaults(grid, b0_dir, limit):
+    # Of the chain without options. Spheres of 2 mm leave nearly half of the second ball without
+    # data, and the larger one that fits is small: total variation lowers contrasts by a tenth.
     case = make_case(*grid, b0_dir)
     chi, _, info = invert(case.total, case.mask, case.size, **options(case))
     assert info["method"] == "single-step"
     assert case.error(chi) < 0.1
-    assert case.contrast_error(chi) < 0.0015
+    assert case.contrast_error(chi) < limit
+
+
+def test_voxels_without_data_follow_their_neighbours():
+    # The magnitude is noise in the rim, so that every difference there looks like an edge.
+    case = make_case(*ISOTROPIC)
+    rng = np.random.default_rng(8)
+    given = options(case)
+    depth = ellipsoid(*ISOTROPIC, (0, 0, 0), (12.5, 11.5, 10.5))
+    rim = case.mask & ~depth
+    given["magnitude"] = np.where(rim, rng.random(rim.shape), given["magnitude"]).astype(np.float32)
+    chi, _, info = invert(case.total, case.mask, case.size, **given)
+    assert info["voxels_without_data"] > 0
+    assert np.std(chi[rim]) < 0.01  # the truth is zero there, the regions 0.12 at most
 
 
 def test_steep_fields_count_less():
     # The error of a field is in proportion to its steps: said or not, that is to be expected.
     case = make_case(*ANISOTROPIC)
     steps = sum(np.gradient(case.total, axis=a) ** 2 for a in range(3)) ** 0.5
-    wrong = (0.1 * steps * np.random.default_rng(5).standard_normal(steps.shape)).astype(np.float32)
+    wrong = (0.5 * steps * np.random.default_rng(5).standard_normal(steps.shape)).astype(np.float32)
     errors = []
-    for share in (0.0, 0.1):
+    for share in (0.0, 0.5):
         chi, _, info = invert(
             case.total + wrong, case.mask, case.size, **options(case),
             lambda_=1000.0, edge_fraction=0.9, gradient_noise=share, merit=False,
@@ -62,30 +78,41 @@ def test_single_step_says_which_sphere_serves_which_voxel():
     assert info["fft_count"] == 2 * 3 * 4 + 2 * (1 + 3)
 
 
-def test_lambda_follows_from_the_noise():
+def test_lambda_follows_from_noise_and_roughness():
     case = make_case(*ANISOTROPIC)
 
-    def used(noise, **changes):
-        given = {**options(case), "noise": noise, **changes}
-        info = invert(case.total, case.mask, case.size, **given, iterations=1)[2]
-        return info["lambda_used"], info["typical_noise"]
+    def used(noise, iterations=1, **changes):
+        given = {**options(case), "noise": noise, "gradient_noise": 0.0, **changes}
+        return invert(case.total, case.mask, case.size, **given, iterations=iterations)[2]
 
     loud = 40 * case.noise
-    once, typical = used(loud, gradient_noise=0.0)
+    first = used(loud)
     # The noise of the filtered field, rad: that of the voxel and a little of its neighbours'.
     expected = np.mean(1 / loud[case.mask]) ** -1 * RADIANS_PER_PPM
-    assert expected < typical < 1.2 * expected
-    twice, _ = used(2 * loud, gradient_noise=0.0)
-    assert twice == pytest.approx(once / 4, rel=1e-3)
+    assert expected < first["typical_noise"] < 1.2 * expected
+    assert used(2 * loud)["lambda_used"] == pytest.approx(first["lambda_used"] / 4, rel=1e-3)
     # In ppm it is the same noise at any echo spacing, and lambda times the spacing the same weight.
-    spaced, _ = used(loud, gradient_noise=0.0, radians_per_ppm=2 * RADIANS_PER_PPM)
-    assert spaced == pytest.approx(once / 2, rel=1e-3)
+    spaced = used(loud, radians_per_ppm=2 * RADIANS_PER_PPM)
+    assert spaced["lambda_used"] == pytest.approx(first["lambda_used"] / 2, rel=1e-3)
     # Steep fields add to the noise.
-    assert used(loud)[0] < once
-    # Nothing known of the noise, or next to none: the most there is.
-    assert used(None)[0] == used(1e-6 * case.noise, gradient_noise=0.0)[0] == MOST_LAMBDA
-    assert used(None)[1] is None
-    assert used(loud, lambda_=123.0)[0] == 123.0
+    assert used(loud, gradient_noise=0.05)["lambda_used"] < first["lambda_used"]
+    # After ten iterations the map says how rough it is.
+    later = used(loud, 10)
+    rough = later["roughness"] * RADIANS_PER_PPM
+    assert later["lambda_used"] == pytest.approx(
+        min(
+            EMPHASIS * rough / (2 * later["typical_noise"] ** 2),
+            MOST_LAMBDA * 3.21 / RADIANS_PER_PPM,
+        ),
+        rel=1e-6,
+    )
+    # Next to no noise: the most there is. Nothing known of it: a tenth of that.
+    most = used(1e-6 * case.noise)["lambda_used"]
+    assert most == pytest.approx(MOST_LAMBDA, rel=0.01)
+    unknown = used(None, 10)
+    assert unknown["lambda_used"] == pytest.approx(most / 10)
+    assert unknown["typical_noise"] is None
+    assert used(loud, 10, lambda_=123.0)["lambda_used"] == 123.0
 
 
 def test_a_constant_laplacian_is_found_and_taken_out():
@@ -103,5 +130,5 @@ def test_a_constant_laplacian_is_found_and_taken_out():
         )
         error[free] = np.std((chi - clean)[case.mask])
         assert ("laplacian" in info) == free
-    assert info["laplacian"] == pytest.approx(laplacian, rel=0.1)
+    assert info["laplacian"] == pytest.approx(laplacian, rel=0.15)
     assert error[True] < 0.25 * error[False]

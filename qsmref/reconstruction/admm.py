@@ -128,6 +128,23 @@ class TotalVariation:
                 self.weight2, self.shell, index + 1, self.twice, self.mu[1], relaxation, first,
             )  # fmt: skip
 
+    def reweigh(self, lambda_: float, mu_gradient: float, mu_data: float) -> None:
+        """Go on with another lambda and other splittings; the split variables stay.
+
+        What is kept is split plus multiplier: the multiplier of the gradient is rescaled to the new
+        splitting, that of the data follows from the split and the new weights.
+        """
+        limit = 1 / self.mu[0]
+        change = 1 - self.mu[0] / self.dtype(mu_gradient)
+        for jump in self.jump:
+            jump -= change * np.clip(jump, -limit, limit)
+        shifted = self._shifted_data()
+        weight = self.twice * self.weight2
+        self.split -= weight * (self.split - shifted) / (weight + self.mu[1])
+        self.twice = self.dtype(2 * lambda_)
+        self.mu = self.dtype(mu_gradient), self.dtype(mu_data)
+        self.split += self.twice / self.mu[1] * self.weight2 * (self.split - shifted)
+
     def misfit(self) -> np.ndarray:
         """K x - g on the shells, zero elsewhere; what the drift explains is taken off g."""
         return np.where(self.shell > 0, self.predicted - self._shifted_data(), 0)
