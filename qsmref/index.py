@@ -112,8 +112,11 @@ class Dataset:
             chosen = sessions if kind in ("megre", "chimap") else ()
             for path in sorted(_paths(layout, kind, filters.get(kind, {}), chosen)):
                 name = parse_name(path)
-                # Images in another space are not on the map's own grid.
-                if "sub" in name.entities and (kind == "megre" or "space" not in name.entities):
+                # Images in another space are not on the map's own grid; segmentations of the T1w
+                # image can be brought there.
+                space = name.entities.get("space")
+                near = kind == "megre" or space is None or (kind == "dseg" and space == "T1w")
+                if "sub" in name.entities and near:
                     image = Image(Source(Path(path), root, label), name)
                     files.setdefault((kind, name.entities["sub"]), []).append(image)
         return cls(root, label, is_derivative, files)

@@ -239,6 +239,12 @@ def _map_runs(subject, dataset, raw, derivatives, query, shared) -> tuple[list[R
                     ExitCode.USAGE,
                 )
             extras = _extras(group[0], raw, derivatives, query, shared)
+            if any(r.space != "native" for r in extras["regions"]):
+                raise DataError(
+                    f"{prefix} is a map without echoes: labels of the T1-weighted image cannot be "
+                    "brought to it; give labels on the grid of the map.",
+                    ExitCode.USAGE,
+                )
             runs.append(MapRun(subject, prefix, **extras, chimap=group[0].source))
         except DataError as error:
             problems.append(Problem(subject, str(error), error.code, prefix=prefix))
@@ -300,11 +306,17 @@ def _not_on_t1w(file: Image, images: Iterable[Image], anatomy: Anatomy) -> list[
 
 
 def _regions(atlas: str, label: Image, file: Image, anatomy: Anatomy) -> Regions | None:
-    """Regions of a derivative, on the grid of the map or on that of the T1-weighted image.
+    """Regions of a derivative, on the grid of the map or in the space of the T1-weighted image.
 
     Programs that segment a T1-weighted image write more than one, some without a table.
     """
-    if not lies_on_t1w(label.source, file.source, anatomy):
+    named = label.name.entities.get("space") == "T1w"
+    if named and anatomy.t1w is None:
+        raise DataError(
+            f"{label.source.name} is in the space of the T1-weighted image, and there is none for "
+            f"{file.name.prefix}; give that image too, or leave these labels out."
+        )
+    if not (named or lies_on_t1w(label.source, file.source, anatomy)):
         return Regions.of(atlas, label.source)
     if not any(metadata.applicable(label.source.path, label.source.root, ".tsv")):
         return None
