@@ -128,3 +128,44 @@ def test_an_offset_of_a_map_is_no_part_of_the_average():
     assert not shifted[~mask].any()
     with pytest.raises(ValueError, match="empty"):
         relative_to_brain(chi, np.zeros_like(mask))
+
+
+def test_a_slab_is_compared_inside_itself_alone(tmp_path):
+    parts, way, template = heads.head(4), rigid((3, 2, -3), (2, -3, 2)), heads.head()
+    cut = slice(10, 22)
+    affine = heads.AFFINE.copy()
+    affine[2, 3] += heads.VOXEL * cut.start
+    files = {
+        "t1w": (heads.moved(parts["t1w"], way), heads.AFFINE),
+        "template": (template["labels"], heads.AFFINE),
+        "magnitude": (np.where(parts["t1w"] > 20, 130 - parts["t1w"], 1)[..., cut], affine),
+        "mask": (parts["mask"][..., cut], affine),
+        "all": (np.ones(parts["mask"][..., cut].shape, np.uint8), affine),
+    }
+    paths = {
+        name: images.save(np.asarray(array), tmp_path / f"{name}.nii", place)
+        for name, (array, place) in files.items()
+    }
+    t1w, magnitude, mask = (itk.read_image(paths[n]) for n in ("t1w", "magnitude", "mask"))
+    registration.register_rigid(t1w, magnitude, tmp_path / "r.txt", moving_mask=mask)
+    brain, view = (
+        itk.to_itk(
+            resample(paths[name], paths["t1w"], [tmp_path / "r.txt"], interpolation="label"),
+            heads.AFFINE,
+        )
+        for name in ("mask", "all")
+    )
+    info = registration.register_to_template(
+        *(itk.to_itk(template[k], heads.AFFINE) for k in ("t1w", "mask")),
+        t1w,
+        brain,
+        tmp_path / "f.h5",
+        tmp_path / "i.h5",
+        domain=view,
+    )
+    assert info["restricted_to_field_of_view"] is True
+    way_back = [tmp_path / "r.txt", tmp_path / "i.h5"]
+    warped = resample(paths["template"], paths["magnitude"], way_back, [True, False], "label")
+    truth = parts["labels"][..., cut]
+    for label in (1, 2):
+        assert registration.dice(warped == label, truth == label) > 0.75
