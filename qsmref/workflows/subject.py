@@ -177,20 +177,7 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
     workflow.connect(
         [(reconstruct, save_fields, [(f"outputnode.{f}", f"inputnode.{f}") for f in fields])]
     )
-    processing = {
-        "Processing.BrainMask": "mask_info",
-        "Processing.EchoFit": "echo_info",
-        "Processing.Unwrap": "unwrap_info",
-        "Processing.PhaseSign": "sign_info",
-        "Processing.BackgroundRemoval": "background_info",
-        "Processing.Inversion": "inversion_info",
-    }
-    if quality:
-        processing["Processing.MaskQuality"] = "quality_info"
-    if settings.bipolar or settings.phase_offset != "none":
-        processing["Processing.PhaseCorrection"] = "phase_info"
-    if csf is not None:
-        processing["Processing.CSF"] = "csf_info"
+    processing = _processing(settings, quality=quality, csf=csf is not None)
     register = _connect_registration(
         workflow, reconstruct, run=run, settings=settings, output_dir=output_dir
     )
@@ -282,6 +269,25 @@ def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) 
     if mask:
         workflow.connect(statistics, "info", save_map, "inputnode.info2")
     return workflow
+
+
+def _processing(settings: Settings, *, quality: bool, csf: bool) -> dict[str, str]:
+    """Keys of the map's sidecar, and outputs of the reconstruction that go there."""
+    processing = {
+        "Processing.BrainMask": "mask_info",
+        "Processing.EchoFit": "echo_info",
+        "Processing.Unwrap": "unwrap_info",
+        "Processing.PhaseSign": "sign_info",
+        "Processing.BackgroundRemoval": "background_info",
+        "Processing.Inversion": "inversion_info",
+    }
+    if quality:
+        processing["Processing.MaskQuality"] = "quality_info"
+    if settings.bipolar or settings.phase_offset != "none":
+        processing["Processing.PhaseCorrection"] = "phase_info"
+    if csf:
+        processing["Processing.CSF"] = "csf_info"
+    return processing
 
 
 def _connect_registration(
