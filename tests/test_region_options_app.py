@@ -12,10 +12,12 @@ import pytest
 import tiny_bids as tiny
 from app_runner import Runner, errors_of
 
+from bids_app.parser import parse_args
 from qsmref.analysis.region_methods import split_csf
 from qsmref.analysis.tissues import tissue_masks
 from qsmref.interfaces.references import TissueMasks
 from qsmref.problems import DataError, ExitCode
+from qsmref.settings import Settings
 
 NAMES = "index\tname\n1\tGPe_L\n2\tGPi_L\n3\tGPe_R\n4\tGPi_R\n5\tCN_L\n6\tventricle\n"
 GROUPS = "group\tmember\nGP\tGPe\nGP\tGPi\nCN\tCN\n"
@@ -251,3 +253,42 @@ def test_an_inversion_that_needs_fluid_stops_without(tmp_path):
     mask = tiny.write_image(tmp_path / "mask.nii.gz", tiny.head()[0].astype(np.uint8))
     with pytest.raises(DataError, match="was asked for csf, and none was found"):
         TissueMasks(mask=mask, csf="auto", required=True).run(cwd=tmp_path)
+
+
+def parse(tmp_path, *flags):
+    return parse_args([str(tmp_path), str(tmp_path / "out"), "participant", *flags]).settings
+
+
+def test_flags_of_atlases(tmp_path):
+    found = parse(tmp_path, "--atlas", "CIT168", "mine=a/b.nii.gz", "--atlas", "x=CIT168").atlas
+    assert found == {
+        "CIT168": "CIT168",
+        "mine": str(Path("a/b.nii.gz").absolute()),
+        "x": "CIT168",
+    }
+    settings = Settings(atlas={"mine": "p"}, reference=("csf", "mine:GP"))
+    assert Settings.from_toml(settings.to_toml()) == settings
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--atlas", "boxes"], "expected NAME=PATH"),
+        (["--atlas", "my_atlas=p"], "letters and digits"),
+        (["--min-coverage", "1.5"], "min-coverage must be at most 1"),
+        (["--noise-repeats", "1"], "one map has no scatter"),
+        (["--reference", "a:--"], "no letter or digit"),
+        (["--label-groups", "nowhere.tsv"], "there is no file nowhere.tsv"),
+        (["--statistic", "mode"], "invalid choice"),
+    ],
+)
+def test_wrong_flags_end_with_usage(tmp_path, capsys, flags, words):
+    with pytest.raises(SystemExit) as stop:
+        parse(tmp_path, *flags)
+    assert stop.value.code == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_atlas_is_no_derivative():
+    with pytest.raises(ValueError, match="the name of an atlas and of a derivative"):
+        Settings(atlas={"x": "a"}, derivatives={"x": "b"})
