@@ -52,7 +52,8 @@ class RegionSettings:
     statistic: str = _option(
         "mean",
         "regions",
-        "what differences are made of, here and at the level group",
+        "what differences are made of, here and at the level group; median: where labels come "
+        "from a template, since voxels of neighbours at the border hardly move it",
         choices=region_methods.STATISTICS,
     )
     csf: str = _option(
