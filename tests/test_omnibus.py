@@ -185,3 +185,19 @@ def test_requests(tables):
         omnibus_of(tables, base="XX")
     with pytest.raises(TableError, match="needs two regions"):
         omnibus_of(tables, regions=["SN"])
+
+
+def test_single_precision_gives_the_same_p(monkeypatch):
+    from qsmref.analysis import omnibus
+
+    table, people = cohort(60, effect=8.0, seed=5)
+    measured = measurements(table, regions=REGIONS)
+    found = {}
+    for least in (0, 1000):
+        monkeypatch.setattr(omnibus, "_SINGLE", least)
+        for covariates in ((), ("age",)):
+            made = omnibus_test(measured, people, "group", permutations=2000, covariates=covariates)
+            found[least, covariates] = made.table["p_permutation"].iloc[0]
+    for covariates in ((), ("age",)):
+        assert 0.0005 < found[0, covariates] < 0.9
+        assert found[0, covariates] == pytest.approx(found[1000, covariates], abs=1e-3)

@@ -24,6 +24,8 @@ from .tables import Measurements, RequestError, TableError, hint, listed
 
 #: Smallest singular value of standardised contrasts, relative to the largest.
 _RANK = 1e-7
+#: Participants above which permuted statistics are made in single precision.
+_SINGLE = 1000
 
 
 @dataclass(frozen=True)
@@ -356,7 +358,11 @@ def _whitened(outcome: np.ndarray, plan: Permutations) -> np.ndarray:
 
 def _products(columns: np.ndarray, orders: np.ndarray, bases: np.ndarray) -> np.ndarray:
     """(permutation, column, basis) inner products of permuted columns with bases."""
-    return np.stack([column[orders] @ bases for column in columns.T], axis=1)
+    if len(bases) > _SINGLE:
+        # Six digits are enough where no two permutations tie, for half the time.
+        columns, bases = columns.astype(np.float32), bases.astype(np.float32)
+    made = [(column[orders] @ bases).astype(np.float64) for column in columns.T]
+    return np.stack(made, axis=1)
 
 
 def _lambdas(effect: np.ndarray, adjusted: np.ndarray | None) -> np.ndarray:
