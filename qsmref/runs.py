@@ -23,6 +23,8 @@ from .problems import DataError, ExitCode, shown
 from .reconstruction.checks import evenly_spaced
 from .reconstruction.dipole import GAMMA_HZ_PER_T
 
+#: T; a stronger field is that of a scanner of animals, or mistyped.
+STRONGEST = 12.0
 #: s; no gradient echo of a head is later, so a larger number is not in seconds.
 LONGEST_ECHO = 0.3
 #: A "3 T" magnet may have 2.89 T; more than this share apart, one of the two numbers is wrong.
@@ -204,14 +206,21 @@ class EchoRun(Run):
             "phase_scale": phase_scale(sidecars[1], self.phase_units, self.phase_range),
             "imaging_frequency": imaging_frequency(sidecars[1] + sidecars[0]),
         }
-        made["warnings"] = (*self.warnings, *self._doubts(made["echo_times"]))
+        doubts = self._doubts(made["echo_times"], made["imaging_frequency"])
+        made["warnings"] = (*self.warnings, *doubts)
         for name, value in made.items():
             object.__setattr__(self, name, value)
 
-    def _doubts(self, times: tuple[float, ...]) -> list[str]:
+    def _doubts(self, times: tuple[float, ...], frequency: float) -> list[str]:
         """Sentences about what is odd, but may be meant."""
         found = dict.fromkeys(s.grid.doubt for s in (*self.magnitude, *self.phase) if s.grid.doubt)
         doubts = [f"{self.prefix} {doubt}" for doubt in found]
+        if frequency > STRONGEST * GAMMA_HZ_PER_T:
+            doubts.append(
+                f"{self.prefix} has a field of {frequency / GAMMA_HZ_PER_T:.3g} T, which no "
+                "scanner of heads has; see whether MagneticFieldStrength or ImagingFrequency is "
+                "mistyped."
+            )
         if len(times) == 1:
             doubts.append(
                 f"{self.prefix} has a single echo: the receiver's phase offset stays in the field."

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import fuzz_mutations
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -332,7 +333,7 @@ class Results:
         elif outcome == "refused":
             told += about_sentence(reason, same)
         else:
-            difference = self.difference(label)
+            difference = self.difference(label, rounded=same)
             warned = self.warnings[label] != self.warnings[CLEAN]
             verdict.sentence = self.warnings[label] if warned else ""
             if warned:
@@ -341,8 +342,11 @@ class Results:
                 told.append(f"accepted: {difference}")
         return verdict
 
-    def difference(self, label: str, clean: Path | None = None) -> str:
-        """What of the results differs from the clean participant's; empty for nothing."""
+    def difference(self, label: str, clean: Path | None = None, rounded: bool = False) -> str:
+        """What of the results differs from the clean participant's; empty for nothing.
+
+        Data that were rounded may be unwrapped otherwise in a few voxels: not a hundredth of them.
+        """
         anat = self.folder / f"sub-{label}" / "anat"
         maps = list(anat.glob("*_desc-unreferenced_Chimap.nii.gz"))
         if len(maps) != 1:
@@ -357,6 +361,8 @@ class Results:
         if not np.isfinite(mine).all():
             return "the map is not finite"
         apart = np.abs(mine - theirs) / theirs.std()
+        if rounded and np.percentile(apart, 99) <= 5 * TOLERANCE:
+            return self._table_difference(anat, clean)
         if np.sqrt(np.mean(apart**2)) > TOLERANCE or apart.max() > 1:
             return f"the map differs by {apart.max():.3g} SD"
         return self._table_difference(anat, clean)
@@ -409,6 +415,18 @@ def run_many(
     return figures
 
 
+def again(names: Sequence[str], folder: Path) -> bool:
+    """Judge cases by their names; whether anything is wrong."""
+    cases = []
+    for name in names:
+        mutation, _, seed = name.rpartition("-")
+        cases.append(Case("again", getattr(fuzz_mutations, mutation), int(seed)))
+    verdicts = Sandbox(folder).judge(cases, quick=True)
+    for v in verdicts:
+        print(f"{v.case} [{v.outcome}] {'; '.join(v.complaints)}\n    {v.sentence}")
+    return any(v.complaints for v in verdicts)
+
+
 def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=2000)
@@ -419,6 +437,12 @@ def _main() -> int:
     )
     parser.add_argument("--verbose", action="store_true", help="print every sentence")
     parser.add_argument(
+        "--again",
+        nargs="+",
+        metavar="CASE",
+        help="only these cases, named as in the output",
+    )
+    parser.add_argument(
         "--without-pictures", action="store_true", help="pages without figures, for speed"
     )
     parser.add_argument(
@@ -428,6 +452,8 @@ def _main() -> int:
     if options.without_pictures:
         report.run_figures = lambda *_: ([], {})
     folder = options.folder or Path(tempfile.mkdtemp(prefix="qsmref-fuzz-"))
+    if options.again:
+        return int(again(options.again, folder))
     figures = run_many(
         options.inputs, options.seed, options.batch, folder, options.verbose, options.quick
     )

@@ -234,7 +234,7 @@ def label_table_same(root: Path, label: str, rng: Random) -> bool:
             content.replace(b"\n", b"\r\n"),
             b"\xef\xbb\xbf" + content,
             content + b"\n\n",
-            "".join(f"{line}\t{rng.choice(['x', '1', ''])}\n" for line in lines).encode(),
+            "".join(f"{line}\tx{k}\n" for k, line in enumerate(lines)).encode(),
             "".join("\t".join(reversed(line.split("\t"))) + "\n" for line in lines).encode(),
             content + b"0\tbackground\n",
             content + b"77\tnowhere\n",

@@ -22,7 +22,7 @@ from qsmref import files, tables
 from qsmref.analysis.names import label_names
 from qsmref.headers import Grid
 from qsmref.inputs import Query, discover
-from qsmref.plausible import echo_doubts, mask_doubts
+from qsmref.plausible import echo_doubts, field_doubts, mask_doubts
 from qsmref.problems import DataError
 from qsmref.runs import echo_times, imaging_frequency, phase_scale, sensible
 from qsmref.settings import Settings
@@ -251,7 +251,25 @@ def test_doubts():
     damaged = phase * np.array([1, 0.5, 1], np.float32)
     assert "the phase of echo 2 spans 0.50" in echo_doubts(magnitude, damaged, TIMES)[0]
     misfit = np.full((24, 24, 24), 0.2)
-    assert "do not fit together (20 %" in echo_doubts(magnitude, phase, TIMES, misfit)[0]
+    assert "4 different values" in echo_doubts(np.round(magnitude / 4), phase, TIMES)[0]
+    assert "do not fit together (20 % of" in echo_doubts(magnitude, phase, TIMES, misfit)[0]
+
+
+def test_fields_that_no_head_has():
+    x = np.linspace(-1, 1, 1000)
+    inside = np.abs(x) < 0.9
+    assert field_doubts(x / 2, inside) == []
+    assert "of 5.2 ppm in the brain" in field_doubts(10 * x, inside)[0]
+    assert "of 0.0005" in field_doubts(0.001 * x, inside)[0]
+
+
+def test_a_field_that_no_scanner_has(tmp_path):
+    bids = tiny.make_dataset(tmp_path / "bids")
+    for path in bids.rglob("*_MEGRE.json"):
+        tiny.edit_json(path, MagneticFieldStrength=30.0)
+    runs, problems = discover(bids, Query())
+    assert not problems
+    assert "a field of 30 T" in " ".join(runs[0].warnings)
 
 
 def test_masks_of_other_images_are_doubted():

@@ -203,7 +203,7 @@ class EchoFit(Interface):
             "echo_spacing": round(echo_spacing(times), 9),
             "evenly_spaced": evenly_spaced(times),
         }
-        doubts = echo_doubts(magnitude, phase, times, fit.residual)
+        doubts = echo_doubts(magnitude, phase, times, fit.residual, mask)
         if doubts:
             info["warning"] = "; ".join(doubts) + "."
         self._save_json("info", info, folder)

@@ -8,6 +8,7 @@ import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, traits
 
 from .. import images, voxels
+from ..plausible import field_doubts
 from ..reconstruction import methods
 from ..reconstruction.background import remove_background
 from ..reconstruction.inversion import invert
@@ -74,11 +75,14 @@ class CheckSign(Interface):
         b0_dir = images.b0_direction(like.affine)
         correlation = phase_sign(field, mask, magnitude, size, b0_dir)
         info: dict = {"air_correlation": round(correlation, 4)}
+        doubts = field_doubts(field, mask)
         if correlation < SUSPICIOUS:
-            info["warning"] = (
+            doubts.append(
                 "the field runs against that of the air in and around the head (correlation "
-                f"{correlation:.2f}): the phase may have the other sign, see --phase-sign."
+                f"{correlation:.2f}): the phase may have the other sign, see --phase-sign"
             )
+        if doubts:
+            info["warning"] = "; ".join(doubts) + "."
         self._save_json("info", info, folder)
 
 
