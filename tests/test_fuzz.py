@@ -18,7 +18,7 @@ from fuzz_values import broken_json, broken_table, hostile_value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qsmref import files, tables
+from qsmref import files, tables, voxels
 from qsmref.analysis.names import label_names
 from qsmref.headers import Grid
 from qsmref.inputs import Query, discover
@@ -217,6 +217,21 @@ def test_headers(tmp_path, seed):
     assert len(grid.shape) == 3
     assert np.isfinite(grid.affine).all()
     assert np.prod(grid.shape) * 4 <= 1100 * path.stat().st_size
+
+
+def test_bits_that_turned_over_in_a_packed_file(tmp_path):
+    rng = np.random.default_rng(2)
+    array = rng.integers(0, 2, (12, 12, 12)).astype(np.uint8)
+    path = tiny.write_image(tmp_path / "x.nii.gz", array)
+    assert np.array_equal(voxels.read(path), array)
+    content = path.read_bytes()
+    wrong = 0
+    for at in range(150, len(content) - 1, 7):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        with pytest.raises(DataError, match="damaged or cut short"):
+            voxels.read(path)
+        wrong += 1
+    assert wrong > 20
 
 
 # --- what of the echoes is doubted ----------------------------------------------------------------
