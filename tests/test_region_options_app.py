@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import tiny_bids as tiny
 from app_runner import Runner, errors_of
+from nipype.interfaces.base import isdefined
 
 from bids_app.parser import parse_args
 from qsmref.analysis.region_methods import split_csf
 from qsmref.analysis.tissues import tissue_masks
-from qsmref.interfaces.references import TissueMasks
+from qsmref.interfaces.references import DrawNoise, TissueMasks
 from qsmref.problems import DataError, ExitCode
 from qsmref.settings import Settings
 
@@ -292,3 +293,17 @@ def test_wrong_flags_end_with_usage(tmp_path, capsys, flags, words):
 def test_an_atlas_is_no_derivative():
     with pytest.raises(ValueError, match="the name of an atlas and of a derivative"):
         Settings(atlas={"x": "a"}, derivatives={"x": "b"})
+
+
+def test_noise_that_cannot_be_carried_through_is_told(tmp_path):
+    field = tiny.write_image(tmp_path / "field.nii.gz", np.ones(tiny.SHAPE, np.float32))
+    noise = tiny.write_image(tmp_path / "noise.nii.gz", np.full(tiny.SHAPE, 0.01, np.float32))
+    thin = np.zeros(tiny.SHAPE, np.uint8)
+    thin[5:15, 10, 10] = 1
+    mask = tiny.write_image(tmp_path / "mask.nii.gz", thin)
+    done = DrawNoise(
+        field=field, noise=noise, mask=mask, radians_per_ppm=3.2, inversion="single-step", repeats=2
+    ).run(cwd=tmp_path)
+    told = json.loads(Path(done.outputs.info).read_text())
+    assert told["repeats"] == 0 and "no sphere" in told["why"]
+    assert not isdefined(done.outputs.maps)

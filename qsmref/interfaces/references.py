@@ -144,7 +144,11 @@ class _NoiseMapsOutput(TraitedSpec):
 
 
 class DrawNoise(Interface):
-    """Coarse maps that differ by noise; see :func:`qsmref.analysis.propagation.noise_maps`."""
+    """Coarse maps that differ by noise; see :func:`qsmref.analysis.propagation.noise_maps`.
+
+    None where a method does not work on the coarse grid: an estimate of an error is no reason for
+    a participant to fail.
+    """
 
     input_spec = _NoiseMapsInput
     output_spec = _NoiseMapsOutput
@@ -154,21 +158,26 @@ class DrawNoise(Interface):
         field, like = images.load(self.inputs.field)
         noise, _ = images.load(self.inputs.noise)
         magnitude, csf = self._optional("magnitude"), self._optional("csf")
-        drawn = noise_maps(
-            field * scale,
-            noise * scale,
-            voxels.read_mask(self.inputs.mask),
-            images.voxel_size(like.affine),
-            repeats=self.inputs.repeats,
-            magnitude=None if magnitude is None else images.load(magnitude)[0],
-            b0_dir=images.b0_direction(like.affine),
-            radians_per_ppm=self.inputs.radians_per_ppm,
-            background=self.inputs.background,
-            background_params=self.inputs.background_params,
-            inversion=self.inputs.inversion,
-            inversion_params=self._parameters(),
-            csf=None if csf is None else voxels.read_mask(csf),
-        )
+        try:
+            drawn = noise_maps(
+                field * scale,
+                noise * scale,
+                voxels.read_mask(self.inputs.mask),
+                images.voxel_size(like.affine),
+                repeats=self.inputs.repeats,
+                magnitude=None if magnitude is None else images.load(magnitude)[0],
+                b0_dir=images.b0_direction(like.affine),
+                radians_per_ppm=self.inputs.radians_per_ppm,
+                background=self.inputs.background,
+                background_params=self.inputs.background_params,
+                inversion=self.inputs.inversion,
+                inversion_params=self._parameters(),
+                csf=None if csf is None else voxels.read_mask(csf),
+            )
+        except ValueError as error:
+            # The map is made all the same; its tables say n/a, and their sidecars say why.
+            self._save_json("info", {"repeats": 0, "why": str(error)}, folder)
+            return
         path = folder / "noise_maps.npz"
         np.savez_compressed(path, **drawn._asdict())
         self._results["maps"] = str(path)
