@@ -374,6 +374,10 @@ def _check_parameters(settings: Settings) -> None:
         check_parameters("inversion", settings.inversion, inversion_params)
     except ValueError as error:
         raise DataError(str(error), ExitCode.USAGE) from error
+    if settings.label_groups is not None:
+        from qsmref.atlases import read_groups
+
+        read_groups(settings.label_groups)
     choose_engine(settings.engine)
 
 
