@@ -7,6 +7,7 @@ With QSMREF_LABEL_HEAD=FOLDER (head_dseg.nii.gz, head_dseg.tsv, head_desc-brain_
 experiment on a segmented head is among them.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +23,9 @@ SMALL = "--matrix 84 84 37 --voxel-size 3 3 4"
 TRIO = "none+single-step pdf+medi pdf+tv"
 EXPERIMENTS = {
     "full": "",
+    "weights": "--conditions 2 --methods none+single-step:lambda_=1000 "
+    "none+single-step:lambda_=1000,edge_fraction=0.9,gradient_noise=0 "
+    "none+single-step:iterations=150",
     "chains": f"{COARSE} --methods none+single-step pdf+medi pdf+single-step none+medi "
     "pdf:stopping=medi,tolerance=0.1+medi",
     "masks": f"{SMALL} --conditions 2 --slabs 76 80 84 88 92 96 100 104 108 112 116 120 "
@@ -61,9 +65,9 @@ def stability(results: Path, name: str) -> pd.DataFrame:
         row = {"chain": chain, "condition": condition}
         for sweep, words in (("slab", "slabs"), ("mask", "erosions")):
             row[f"CN alone, {words}"] = f"{cells.loc[('CN', sweep), 'sd']:.2f}"
-            for pair in ("CN-GP", "CN-PU", "CN-CSF_P", "CN-W_brain"):
+            for pair in ("CN-GP", "CN-PU", "CN-CSF_P"):
                 cell = cells.loc[(pair, sweep)]
-                text = f"{cell['sd']:.2f}"
+                text = f"{cell['sd']:.2f}" if pd.notna(cell["sd"]) else "n/a"
                 if pair in ("CN-GP", "CN-PU"):
                     text += f" ({cell['bias']:+.2f})"
                 row[f"{pair}, {words}"] = text
@@ -77,15 +81,22 @@ def as_markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table_one(results: Path, name: str) -> str:
-    """Table 1 without its title, its headings two levels lower."""
-    text = (results / name / "table1.md").read_text(encoding="utf-8")
-    text = text.partition("\n\n")[2].partition("\n\n")[2]
-    return (
-        text.replace("## ", "**")
-        .replace("slabs\n", "slabs**\n")
-        .replace("erosions\n", "erosions**\n")
-    )
+def table_one(folder: Path) -> str:
+    """Table 1 of the first chain, its headings in bold."""
+    parts = (folder / "table1.md").read_text(encoding="utf-8").split("## ")[1:3]
+    return "\n".join(f"**{part.replace(chr(10), '**' + chr(10), 1)}" for part in parts)
+
+
+def default_study(results: Path) -> Path:
+    """The study of the default chain: at full size where that was run, else on a coarser grid."""
+    full = results / "full"
+    return full if (full / "study.json").is_file() else results / "chains"
+
+
+def grid_of(folder: Path) -> str:
+    study = json.loads((folder / "study.json").read_text(encoding="utf-8"))["study"]
+    voxels, size = (" x ".join(f"{v:g}" for v in study[k]) for k in ("matrix", "voxel_size"))
+    return f"{voxels} voxels of {size} mm"
 
 
 def write(results: Path) -> None:
@@ -96,22 +107,31 @@ def write(results: Path) -> None:
             print(f"{name} is not there: the page keeps what it has of it")
             continue
         (PAGE / f"{name}.md").write_text(as_markdown(stability(results, name)), encoding="utf-8")
-        if name in ("full", "thesis"):
-            (PAGE / f"{name}-table1.md").write_text(table_one(results, name), encoding="utf-8")
-        if name in ("full", "chains", "thesis"):
-            order = pd.read_csv(results / name / "structure.tsv", sep="\t").fillna("n/a")
-            (PAGE / f"{name}-structure.md").write_text(as_markdown(order), encoding="utf-8")
-            offset = pd.read_csv(results / name / "offset.tsv", sep="\t").round(2)
-            (PAGE / f"{name}-offset.md").write_text(as_markdown(offset), encoding="utf-8")
-    for name, figure in FIGURES:
-        source = results / name / "figures" / f"{figure}.png"
+    chains = results / "chains"
+    order = pd.read_csv(chains / "structure.tsv", sep="\t").fillna("n/a")
+    (PAGE / "chains-structure.md").write_text(as_markdown(order), encoding="utf-8")
+    offset = pd.read_csv(chains / "offset.tsv", sep="\t").round(1)
+    offset = offset[offset["chain"].isin(["none+single-step", "pdf+medi"])]
+    (PAGE / "chains-offset.md").write_text(as_markdown(offset), encoding="utf-8")
+    default = default_study(results)
+    text = f"Grid: {grid_of(default)}.\n\n{table_one(default)}"
+    (PAGE / "default-table1.md").write_text(text, encoding="utf-8")
+    figures = [(default, f"default-{f}", f) for f in DEFAULT_FIGURES]
+    figures += [(results / name, f"{name}-{f}", f) for name, f in FIGURES]
+    for folder, name, figure in figures:
+        source = folder / "figures" / f"{figure}.png"
         if source.is_file():
-            shutil.copyfile(source, PAGE / f"{name}-{figure}.png")
+            shutil.copyfile(source, PAGE / f"{name}.png")
 
 
-FIGURES = [("full", f) for f in ("1-model", "2-maps", "3-regions", "4-references", "5-offset")]
-FIGURES += [("chains", "6-distance"), ("methods", "7-methods"), ("methods", "6-distance")]
-FIGURES += [("masks", "3-regions"), ("chains", "5-offset")]
+DEFAULT_FIGURES = ("1-model", "2-maps", "3-regions", "4-references", "5-offset")
+FIGURES = (
+    ("chains", "6-distance"),
+    ("iterations", "6-distance"),
+    ("masks", "3-regions"),
+    ("scanner", "2-maps"),
+    ("methods", "7-methods"),
+)
 
 
 def main(results: Path, *names: str) -> None:
@@ -120,7 +140,7 @@ def main(results: Path, *names: str) -> None:
         EXPERIMENTS["segmented"] = (
             f"--labels {head}/head_dseg.nii.gz --susceptibility {head}/head_dseg.tsv "
             f"--mask {head}/head_desc-brain_mask.nii.gz --rois {PAGE}/segmented-rois.tsv "
-            f"--voxel-size 1.92 1.92 3.84 --methods {TRIO}"
+            f"--voxel-size 1.92 1.92 3.84 --supersample 1 --slab-centre -6 --methods {TRIO}"
         )
     if names != ("--write",):
         run(results, list(names) or list(EXPERIMENTS))
