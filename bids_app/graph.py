@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qsmref import files
+from qsmref.engines import choose_engine
 from qsmref.machine import available_cores, available_memory, threads_per_node
 from qsmref.problems import DataError, ExitCode
 from qsmref.runs import Run
@@ -185,6 +186,7 @@ def plan(runs: Sequence[Run], settings: Settings) -> list[str]:
         atlases = ", ".join(r.atlas for r in run.regions) or "none"
         lines.append(
             f"{run.prefix}: {what}, {size} voxels of {voxel} mm; {mask}; atlases: {atlases}"
+            f"{_registration(run, settings)}"
         )
     steps = f"{settings.echo_fit} fit, {settings.unwrap}, background {settings.background}"
     lines.append(f"methods: {steps}, inversion {settings.inversion}")
@@ -193,3 +195,12 @@ def plan(runs: Sequence[Run], settings: Settings) -> list[str]:
         lines.append(f"masks: {', '.join(masks)}")
     lines.append(f"threads of a step: {threads_per_node(settings)}")
     return lines
+
+
+def _registration(run: Run, settings: Settings) -> str:
+    """What a run is registered through, in words; nothing where it is not."""
+    if settings.template is None and all(r.space == "native" for r in run.regions):
+        return ""
+    used = ", ".join(source.name for source in run.anatomy.used) or "no T1w image"
+    target = f" to the template {settings.template}" if settings.template else ""
+    return f"; registration ({choose_engine(settings.engine)}){target} through: {used}"

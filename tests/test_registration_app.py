@@ -204,6 +204,16 @@ def test_what_a_derivative_has_is_used(world, precomputed, tmp_path, capsys):
         assert dice(labels == label, truth["01"]["labels"] == label) > 0.8
 
 
+def test_a_dry_run_says_what_would_be_used(world, precomputed, tmp_path, capsys):
+    run = Runner(tmp_path, capsys)
+    given = [*flags(world), "-d", f"fmriprep={precomputed}", "--dry-run"]
+    done = run(world[0] / "bids", *given)
+    assert done.code == 0
+    lines = {line.split(":")[0]: line for line in done.out.splitlines()}
+    assert "from-T1w_to-round_mode-image_xfm.h5" in lines["sub-01"]
+    assert "registration (ants)" in lines["sub-02"] and "through: no T1w image" in lines["sub-02"]
+
+
 def test_several_t1w_images_are_no_guess(world, tmp_path):
     root, _, _ = world
     bids = tmp_path / "bids"
