@@ -17,9 +17,9 @@ class RegionSettings:
         {},
         "regions",
         "label images for all participants: NAME=PATH, PATH being a dseg.nii.gz with a dseg.tsv "
-        "beside it, or a folder that holds them (or labels of each participant, in sub-LABEL); on the "
-        "grid of the map, or in the space of the template. CIT168 alone is that atlas, fetched by "
-        "nilearn",
+        "beside it, or a folder that holds them (or labels of each participant, in sub-LABEL); on "
+        "the grid of the map, or in the space of the template. CIT168 alone is that atlas, "
+        "fetched by nilearn",
         "atlases",
         metavar="NAME=PATH",
     )
