@@ -40,6 +40,8 @@ EXPERIMENTS = {
     "scanner": f"{SMALL} --conditions 2 3 --signal echoes --snr 100 --texture 0.1 --shim 2 "
     f"--supersample 2 --mask-from magnitude --methods {TRIO}",
     "noise": f"{SMALL} --conditions 2 --snr 50 --methods {TRIO}",
+    "removals": f"{SMALL} --conditions 2 --methods none+single-step pdf+tv sharp+tv v-sharp+tv "
+    "resharp+tv lbv+tv harperella+tv ismv+tv",
     "methods": f"{SMALL} --conditions 2 3 --methods none+single-step all",
     "thesis": "--preset thesis",
 }
@@ -130,6 +132,7 @@ FIGURES = (
     ("iterations", "6-distance"),
     ("masks", "3-regions"),
     ("scanner", "2-maps"),
+    ("removals", "6-distance"),
     ("methods", "7-methods"),
 )
 
