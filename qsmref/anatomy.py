@@ -53,11 +53,24 @@ def find_anatomy(
     Raises
     ------
     DataError
-        Several images fit, or there is none and one is required.
+        With a template: several images fit, or one cannot be read. There is none and one is
+        required.
     """
-    subject, session = run.name.entities["sub"], run.name.entities.get("ses")
     if use == "ignore":
         return Anatomy()
+    try:
+        return _found(run, raw, derivatives, template, use)
+    except DataError:
+        if template is None and use != "required":
+            # Nothing is to be registered: what is odd about an image that is not needed is no harm.
+            return Anatomy()
+        raise
+
+
+def _found(
+    run: Image, raw: Dataset, derivatives: Sequence[Dataset], template: str | None, use: str
+) -> Anatomy:
+    subject, session = run.name.entities["sub"], run.name.entities.get("ses")
     found = _t1w(subject, session, raw, derivatives)
     if found is None:
         if use == "required":
@@ -67,6 +80,8 @@ def find_anatomy(
             )
         return Anatomy()
     t1w, its_session = found.image.source, found.image.name.entities.get("ses")
+    # Read here, so that a damaged header is told here.
+    grid = t1w.grid
     preprocessed = found.dataset.is_derivative
     # Others know nothing of the space that a derivative has made of several images.
     owners = [found.dataset] if preprocessed else list(derivatives)
@@ -75,7 +90,7 @@ def find_anatomy(
         masks = [
             m.source
             for m in _of_session(dataset.files(subject, "mask"), its_session)
-            if m.source.grid.same_as(t1w.grid) and not m.source.grid.same_as(run.source.grid)
+            if m.source.grid.same_as(grid) and not m.source.grid.same_as(run.source.grid)
         ]
         if masks and anatomy.mask is None:
             anatomy = replace(anatomy, mask=masks[0])
@@ -138,6 +153,4 @@ def _leading(transforms: Iterable[Image], origin: str | None, target: str | None
 def lies_on_t1w(source: Source, run: Source, anatomy: Anatomy) -> bool:
     """Whether an image lies on the grid of the T1-weighted image, and not on that of the map."""
     t1w = anatomy.t1w
-    return (
-        t1w is not None and source.grid.same_as(t1w.grid) and not source.grid.same_as(run.grid)
-    )
+    return t1w is not None and source.grid.same_as(t1w.grid) and not source.grid.same_as(run.grid)

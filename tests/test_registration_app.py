@@ -223,12 +223,16 @@ def test_several_t1w_images_are_no_guess(world, tmp_path):
     for extra in ("run-1", "run-2"):
         target = anat / f"sub-01_{extra}_T1w.nii.gz"
         target.write_bytes((anat / "sub-01_T1w.nii.gz").read_bytes())
-    runs, problems = discover(bids, Query())
+    runs, problems = discover(bids, Query(template="round"))
     assert not runs
     assert "several T1-weighted images fit" in problems[0].sentence
     (tmp_path / "filter.json").write_text('{"t1w": {"run": 2}}')
-    runs, problems = discover(bids, Query(filter_file=tmp_path / "filter.json"))
+    chosen = Query(filter_file=tmp_path / "filter.json", template="round")
+    runs, problems = discover(bids, chosen)
     assert runs[0].anatomy.t1w.name.endswith("run-2_T1w.nii.gz")
+    # Where nothing is registered, they do no harm.
+    runs, problems = discover(bids, Query())
+    assert not problems and runs[0].anatomy.t1w is None
     _, problems = discover(root / "bids", Query(t1w="required"))
     assert [(p.subject, p.code) for p in problems] == [("02", ExitCode.MISSING_INPUT)]
 
