@@ -6,7 +6,7 @@ from inversion_cases import ANISOTROPIC, ISOTROPIC, OBLIQUE, ellipsoid, make_cas
 
 from qsmref.reconstruction import invert
 from qsmref.reconstruction.inversion import RADIANS_PER_PPM
-from qsmref.reconstruction.singlestep import EMPHASIS, MOST_LAMBDA
+from qsmref.reconstruction.singlestep import FIRST_LAMBDA, LAMBDA_PER_ROUGHNESS, ROUGHEST
 
 
 @pytest.mark.parametrize(
@@ -78,41 +78,47 @@ def test_single_step_says_which_sphere_serves_which_voxel():
     assert info["fft_count"] == 2 * 3 * 4 + 2 * (1 + 3)
 
 
-def test_lambda_follows_from_noise_and_roughness():
+def test_lambda_follows_from_the_roughness_of_the_map():
     case = make_case(*ANISOTROPIC)
 
-    def used(noise, iterations=1, **changes):
-        given = {**options(case), "noise": noise, "gradient_noise": 0.0, **changes}
+    def used(noise, iterations=10, **changes):
+        given = {**options(case), "noise": noise, **changes}
         return invert(case.total, case.mask, case.size, **given, iterations=iterations)[2]
 
-    loud = 40 * case.noise
-    first = used(loud)
-    # The noise of the filtered field, rad: that of the voxel and a little of its neighbours'.
-    expected = np.mean(1 / loud[case.mask]) ** -1 * RADIANS_PER_PPM
-    assert expected < first["typical_noise"] < 1.2 * expected
-    assert used(2 * loud)["lambda_used"] == pytest.approx(first["lambda_used"] / 4, rel=1e-3)
-    # In ppm it is the same noise at any echo spacing, and lambda times the spacing the same weight.
-    spaced = used(loud, radians_per_ppm=2 * RADIANS_PER_PPM)
-    assert spaced["lambda_used"] == pytest.approx(first["lambda_used"] / 2, rel=1e-3)
-    # Steep fields add to the noise.
-    assert used(loud, gradient_noise=0.05)["lambda_used"] < first["lambda_used"]
-    # After ten iterations the map says how rough it is.
-    later = used(loud, 10)
-    rough = later["roughness"] * RADIANS_PER_PPM
+    first = used(case.noise, 9)
+    assert first["lambda_used"] == pytest.approx(FIRST_LAMBDA, rel=0.01)
+    assert "roughness" not in first
+    later = used(case.noise)
     assert later["lambda_used"] == pytest.approx(
-        min(
-            EMPHASIS * rough / (2 * later["typical_noise"] ** 2),
-            MOST_LAMBDA * 3.21 / RADIANS_PER_PPM,
-        ),
-        rel=1e-6,
+        LAMBDA_PER_ROUGHNESS * later["roughness"], rel=0.01
     )
-    # Next to no noise: the most there is. Nothing known of it: a tenth of that.
-    most = used(1e-6 * case.noise)["lambda_used"]
-    assert most == pytest.approx(MOST_LAMBDA, rel=0.01)
-    unknown = used(None, 10)
-    assert unknown["lambda_used"] == pytest.approx(most / 10)
-    assert unknown["typical_noise"] is None
-    assert used(loud, 10, lambda_=123.0)["lambda_used"] == 123.0
+    # It is a question of the map and not of the noise, unless there is much of it.
+    unknown = used(None)
+    expected = LAMBDA_PER_ROUGHNESS * unknown["roughness"]
+    assert unknown["lambda_used"] == pytest.approx(expected, rel=0.01)
+    loud = used(200 * case.noise, gradient_noise=0.0)
+    bound = ROUGHEST * RADIANS_PER_PPM / (2 * loud["typical_noise"] ** 2)
+    assert loud["lambda_used"] == pytest.approx(bound, rel=1e-6)
+    # In ppm it is the same map at any echo spacing, and lambda times the spacing the same weight.
+    spaced = used(case.noise, 9, radians_per_ppm=2 * RADIANS_PER_PPM)
+    assert spaced["lambda_used"] == pytest.approx(first["lambda_used"] / 2, rel=1e-6)
+    spaced = used(case.noise, radians_per_ppm=2 * RADIANS_PER_PPM)
+    assert spaced["roughness"] == pytest.approx(later["roughness"], rel=0.2)
+    assert used(case.noise, lambda_=123.0)["lambda_used"] == 123.0
+
+
+def test_typical_noise_is_that_of_the_filtered_field():
+    case = make_case(*ANISOTROPIC)
+    info = invert(
+        case.total, case.mask, case.size, **options(case), gradient_noise=0.0, iterations=1
+    )[2]
+    # rad: that of the voxel and a little of its neighbours'.
+    expected = np.mean(1 / case.noise[case.mask]) ** -1 * RADIANS_PER_PPM
+    assert expected < info["typical_noise"] < 1.2 * expected
+    given = {**options(case), "noise": None}
+    assert (
+        invert(case.total, case.mask, case.size, **given, iterations=1)[2]["typical_noise"] is None
+    )
 
 
 def test_a_constant_laplacian_is_found_and_taken_out():

@@ -31,19 +31,21 @@ from .spheres import (
 
 Result = tuple[np.ndarray, np.ndarray, dict[str, Any]]
 
-#: Width (ppm per mm) of the distribution of differences in tissue that the first iterations assume:
-#: that of a smooth head. What they leave in the map is then measured.
-ROUGHNESS = 0.003
+#: lambda per roughness of the map (ppm per mm): the contrast that total variation takes from a
+#: region is in inverse proportion to lambda, whatever the noise, and a smooth map has little to
+#: lose. Measured on heads with and without texture, at several signal-to-noise ratios.
+LAMBDA_PER_ROUGHNESS = 3e6
 
-#: How much more the data weigh than for the most probable map. Regions average the noise that this
-#: lets in, and are nearer the truth for the contrast that it keeps. Measured on two simulated heads
-#: with texture and two without, and on the same with twice the noise.
-EMPHASIS = 10.0
-
-#: Largest lambda, for a field and a map in rad at 3.21 rad per ppm (3 T, 4 ms): more would fit what
-#: the voxels' own size leaves unmodelled.
+#: lambda of the first iterations, from which the roughness is read, and the largest: more would fit
+#: what the voxels' own size leaves unmodelled. Field and map are in rad; these are for 3.21 rad
+#: per ppm (3 T, 4 ms), and go with its inverse.
+FIRST_LAMBDA = 1000.0
 MOST_LAMBDA = 10000.0
-_MOST_AT = 3.21
+_MEANT_FOR = 3.21
+
+#: Neither weigh the data more than for the most probable map whose differences have this width
+#: (ppm per mm): at low signal-to-noise ratios noise would look like roughness.
+ROUGHEST = 0.05
 
 #: Iteration after which lambda follows the roughness of the map.
 _ADAPT_AT = 10
@@ -62,7 +64,7 @@ def single_step(
     noise: np.ndarray | None = None,
     radians_per_ppm: float,
     lambda_: float | None = None,
-    radii: Sequence[float] = (1.5, 3.0, 12.0),
+    radii: Sequence[float] = (1.5, 4.0, 12.0),
     edge_noise: float = 1.5,
     edge_fraction: float | None = None,
     gradient_noise: float = 0.05,
@@ -78,10 +80,10 @@ def single_step(
     field, mask, voxel_size, b0_dir, magnitude, noise, radians_per_ppm
         As in :func:`qsmref.reconstruction.invert`; the total field.
     lambda_ : float, optional
-        Weight of the data terms, with field and map in rad. By default it follows from the noise
-        and from the map's own roughness, the mean size b of its differences where there is no
-        edge: :data:`EMPHASIS` times b / (2 noise^2), which is the most probable map's for a Laplace
-        distribution; up to :data:`MOST_LAMBDA`. Without a noise map it is 1000 (at 3 T, 4 ms).
+        Weight of the data terms, with field and map in rad. By default it follows from the map's
+        own roughness, the mean size of its differences where there is no edge, after ten
+        iterations with :data:`FIRST_LAMBDA`: :data:`LAMBDA_PER_ROUGHNESS` times that, at most
+        :data:`MOST_LAMBDA`, and less where the noise is high (:data:`ROUGHEST`).
     radii : sequence of float
         Radii of the spheres, mm. The smallest decides how much of the rim is reached, the largest
         how well low spatial frequencies are kept. A radius shorter than the longest side of the
@@ -97,8 +99,8 @@ def single_step(
         region differences by 5 ppb.
     edge_noise : float
         Differences of the magnitude above this many standard deviations of its noise are edges,
-        see :func:`qsmref.reconstruction.gradient.quiet_mask`. Voxels without data are tied to
-        their neighbours whatever the magnitude says.
+        see :func:`qsmref.reconstruction.gradient.quiet_mask`. It takes twice that to part a voxel
+        without data from its neighbours, which alone know its value.
     edge_fraction : float, optional
         Instead, the part of the voxels that are edges, as MEDI has it, see
         :func:`qsmref.reconstruction.gradient.edge_mask`.
@@ -158,20 +160,21 @@ def single_step(
         shell[shell == old + 1] = new + 1
     kernels = [kernels[i] for i in used]
     typical = float(1 / np.mean(weight[shell > 0], dtype=float))
-    most = MOST_LAMBDA * _MOST_AT / radians_per_ppm
-    evidence = None
-    if lambda_ is None and noise is not None:
-        evidence = (EMPHASIS / (2 * typical**2), most)
-        lambda_ = min(ROUGHNESS * radians_per_ppm / (2 * typical**2), most)
-    elif lambda_ is None:
-        lambda_ = most / 10
+    adapt = None
+    if lambda_ is None:
+        scale = _MEANT_FOR / radians_per_ppm
+        most = MOST_LAMBDA * scale
+        if noise is not None:
+            most = min(most, ROUGHEST * radians_per_ppm / (2 * typical**2))
+        lambda_ = min(FIRST_LAMBDA * scale, most)
+        adapt = LAMBDA_PER_ROUGHNESS * scale / radians_per_ppm, most
     # The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
     # sphere's second moment.
     drift = [-second_moment(radii[i], voxel_size) / 6 for i in used] if free_laplacian else None
     chi, done = _solve(
         work, inside, kernels, shell, data, weight,
-        _tied(_smooth(work, inside, magnitude, edge_noise, edge_fraction), inside, shell > 0),
-        lambda_, _splittings, merit, iterations, drift, evidence,
+        _smooth(work, inside, magnitude, edge_noise, edge_fraction, shell > 0),
+        lambda_, _splittings, merit, iterations, drift, adapt,
     )  # fmt: skip
     counts = {f"{radii[i]:g}": int(np.count_nonzero(shell == n + 1)) for n, i in enumerate(used)}
     done["edges_from_magnitude"] = magnitude is not None
@@ -301,25 +304,18 @@ def _splittings(lambda_: float) -> tuple[float, float]:
     return 60 * np.sqrt(lambda_ / 1e4), 0.2 * lambda_
 
 
-def _smooth(work, inside, magnitude, edge_noise, edge_fraction) -> np.ndarray:
+def _smooth(work, inside, magnitude, edge_noise, edge_fraction, measured=None) -> np.ndarray:
     """(3, x, y, z), where the total variation counts; one of the two rules, where not None."""
     if magnitude is None:
         return interior_pairs(inside)
     image = work.put(magnitude)
-    if edge_fraction is None:
-        return quiet_mask(image, inside, edge_noise)
-    return interior_pairs(inside) & edge_mask(image, inside, work.voxel_size, edge_fraction)
-
-
-def _tied(smooth: np.ndarray, inside: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """`smooth`, and every pair of which a voxel was not measured.
-
-    Nothing but its neighbours knows the value of a voxel without data, so no edge may part them.
-    """
-    pairs = interior_pairs(inside)
+    if edge_fraction is not None:
+        return interior_pairs(inside) & edge_mask(image, inside, work.voxel_size, edge_fraction)
+    smooth, strict = (quiet_mask(image, inside, k * edge_noise) for k in (1, 2))
     blind = inside & ~measured
     for axis in range(3):
-        smooth[axis] |= pairs[axis] & (blind | np.roll(blind, -1, axis))
+        # A voxel without data that noise alone had parted from all others would keep any value.
+        smooth[axis] |= strict[axis] & (blind | np.roll(blind, -1, axis))
     return smooth
 
 
@@ -335,7 +331,7 @@ def _roughness(x: np.ndarray, smooth: np.ndarray, where: np.ndarray, voxel_size)
 
 def _solve(
     work, inside, kernels, shell, data, weight, smooth, lambda_, splittings, merit, iterations,
-    drift=None, evidence=None,
+    drift=None, adapt=None,
 ):  # fmt: skip
     """Run the alternating directions; returns the map in rad and what was done."""
     weight /= weight.dtype.type(np.mean(weight[shell > 0], dtype=float))
@@ -355,10 +351,10 @@ def _solve(
     done = {"lambda_used": float(lambda_)}
 
     def reweight(state: TotalVariation) -> bool:
-        if evidence and state.iterations == _ADAPT_AT:
+        if adapt and state.iterations == _ADAPT_AT:
             # The largest spheres are farthest from the rim, where noise is least.
             rough = _roughness(state.x, smooth, shell == len(kernels), work.voxel_size)
-            adapted = min(evidence[0] * rough, evidence[1])
+            adapted = min(adapt[0] * rough, adapt[1])
             if adapted > 0:
                 state.reweigh(adapted, *splittings(adapted))
                 done.update(lambda_used=float(adapted), roughness=rough)
