@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -143,3 +143,14 @@ def plain(value: Any) -> Any:
         return None
     json.dumps(value)
     return value
+
+
+def with_chosen_lambda(parameters: Mapping[str, Any], info_file: str | None) -> dict[str, Any]:
+    """Parameters of an inversion, with the lambda that it chose or had when it was run.
+
+    A map to be compared with another (under a smaller mask, with other noise) must weigh the data
+    as that one did; `info_file` has what was done there.
+    """
+    told = {} if info_file is None else json.loads(Path(info_file).read_text(encoding="utf-8"))
+    used = told.get("lambda_used", told.get("lambda_"))
+    return dict(parameters) if used is None else {**parameters, "lambda_": used}

@@ -14,7 +14,7 @@ from ..analysis.region_methods import STATISTICS
 from ..reconstruction import methods
 from ..reconstruction.background import remove_background
 from ..reconstruction.inversion import invert
-from .base import InputSpec, Interface
+from .base import InputSpec, Interface, with_chosen_lambda
 from .tables import RegionTable, RegionTableInput
 
 
@@ -31,6 +31,7 @@ class _CoverageMapInput(InputSpec):
     background_params = traits.Dict(usedefault=True, desc="its parameters")
     inversion = traits.Enum(*methods.INVERSION, usedefault=True, desc="inversion")
     inversion_params = traits.Dict(usedefault=True, desc="its parameters")
+    inversion_info = File(exists=True, desc="what the inversion of the whole mask did")
 
 
 class _CoverageMapOutput(TraitedSpec):
@@ -77,7 +78,7 @@ class CoverageMap(Interface):
                 radians_per_ppm=given.radians_per_ppm,
                 csf=None if fluid is None else voxels.read_mask(fluid),
                 **common,
-                **given.inversion_params,
+                **with_chosen_lambda(given.inversion_params, self._optional("inversion_info")),
             )
             info |= {"background": removal, "inversion": inversion}
         except ValueError as error:

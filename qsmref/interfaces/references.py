@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..analysis.regions import table_of
 from ..analysis.tissues import LEAST_ECHOES, tissue_masks
 from ..problems import DataError
 from ..reconstruction import methods
-from .base import InputSpec, Interface
+from .base import InputSpec, Interface, with_chosen_lambda
 
 
 class _TissueMasksInput(InputSpec):
@@ -171,7 +170,9 @@ class DrawNoise(Interface):
                 background=self.inputs.background,
                 background_params=self.inputs.background_params,
                 inversion=self.inputs.inversion,
-                inversion_params=self._parameters(),
+                inversion_params=with_chosen_lambda(
+                    self.inputs.inversion_params, self._optional("inversion_info")
+                ),
                 csf=None if csf is None else voxels.read_mask(csf),
             )
         except ValueError as error:
@@ -184,13 +185,3 @@ class DrawNoise(Interface):
         size = [h * f for h, f in zip(images.voxel_size(like.affine), drawn.factors, strict=True)]
         info = {"repeats": self.inputs.repeats, "voxel_size_mm": [round(h, 4) for h in size]}
         self._save_json("info", info, folder)
-
-    def _parameters(self) -> dict:
-        """Parameters of the inversion, with the lambda that it chose or its default."""
-        parameters, told = dict(self.inputs.inversion_params), self._optional("inversion_info")
-        if told is not None:
-            content = json.loads(Path(told).read_text(encoding="utf-8"))
-            used = content.get("lambda_used", content.get("lambda_"))
-            if used is not None:
-                parameters["lambda_"] = used
-        return parameters

@@ -77,6 +77,8 @@ def init_coverage_wf(
         (x, y, z)
     csf
         Cerebrospinal fluid, when `csf_given`.
+    inversion_info
+        What the inversion of the whole mask did: the lambda that it chose is kept.
     labels_<atlas>, names_<atlas>, regions_<atlas>
         Label image, its names, and the region table of the whole mask.
     totals_<atlas>, csf_<atlas>, wm_<atlas>
@@ -92,7 +94,9 @@ def init_coverage_wf(
     images = ["field", "noise", "mask", "magnitude"]
     kinds = ("labels", "names", "regions", "totals", "csf", "wm")
     fields = [f"{kind}_{atlas}" for atlas in atlases for kind in kinds]
-    inputs = pe.Node(niu.IdentityInterface([*images, "csf", *fields]), name="inputnode")
+    inputs = pe.Node(
+        niu.IdentityInterface([*images, "csf", "inversion_info", *fields]), name="inputnode"
+    )
     made = [f"{kind}_{atlas}" for atlas in atlases for kind in ("table", "info")]
     outputs = pe.Node(niu.IdentityInterface(made), name="outputnode")
 
@@ -124,7 +128,8 @@ def init_coverage_wf(
             inversion=inversion,
             inversion_params=dict(inversion_params or {}),
         )
-        workflow.connect([(inputs, node, [(f, f) for f in ("mask", "magnitude")])])
+        passed = ("mask", "magnitude", "inversion_info")
+        workflow.connect([(inputs, node, [(f, f) for f in passed])])
         if csf_given:
             workflow.connect(inputs, "csf", node, "csf")
         for image, source in in_ppm.items():

@@ -386,6 +386,7 @@ def _connect_sweep(
             )
         ]
     )
+    workflow.connect(reconstruct, "outputnode.inversion_info", sweep, "inputnode.inversion_info")
     if method["csf_given"]:
         workflow.connect(reconstruct, "outputnode.csf", sweep, "inputnode.csf")
     for atlas in atlases:
