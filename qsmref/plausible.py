@@ -25,6 +25,8 @@ R2STAR = (3.0, 200.0)
 _UNEVEN = 80.0
 #: Part of a full turn that the phase of an image with noise spans.
 _TURN = 0.9
+#: Part of the voxels of one value, by which a phase that was masked is known.
+_MASKED = 0.05
 #: Median and upper quartile of the misfit of the echoes, as part of their energy, that noise and
 #: iron do not make: .0003 and .0008 in vivo at 3 T.
 MISFIT = (0.02, 0.04)
@@ -175,10 +177,12 @@ def _spans(phase: np.ndarray) -> list[str]:
             f"the phase spans {max(spans):.2f} of a full turn: its unit or range may not be what "
             "is said"
         ]
-    for j in range(1, len(spans)):
-        if spans[j] < _TURN < max(spans[:j]):
+    # Noise outside the head spans all of it in every echo; masked, early echoes need not.
+    masked = np.count_nonzero(phase[..., 0] == phase.flat[0]) > _MASKED * phase[..., 0].size
+    for j, span in enumerate(spans):
+        if span < _TURN and (not masked or max(spans[:j], default=0.0) > _TURN):
             return [
-                f"the phase of echo {j + 1} spans {spans[j]:.2f} of a full turn, that of an "
-                "earlier one all of it: its scaling may be damaged"
+                f"the phase of echo {j + 1} spans {span:.2f} of a full turn, that of another one "
+                "all of it: its scaling may be damaged"
             ]
     return []

@@ -58,7 +58,7 @@ def kept_cases() -> list[fuzz_harness.Case]:
 
 
 def test_spoiled_participants(sandbox):
-    cases = [*kept_cases(), *fuzz_harness.draw(64, seed=2026)]
+    cases = [*kept_cases(), *fuzz_harness.draw(36, seed=2026)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         verdicts = sandbox.judge(cases, quick=True)
@@ -67,9 +67,9 @@ def test_spoiled_participants(sandbox):
     assert len(verdicts) == len(cases)
     # The harness is worth nothing when everything is refused, or nothing.
     outcomes = [v.outcome for v in verdicts]
-    assert outcomes.count("refused") > 20
-    assert outcomes.count("accepted") > 8
-    assert outcomes.count("accepted with a warning") > 2
+    assert outcomes.count("refused") > 12
+    assert outcomes.count("accepted") > 4
+    assert outcomes.count("accepted with a warning") > 1
 
 
 @pytest.mark.parametrize(("name", "seed"), [*KEPT_COMMANDS, ("maps", 1), ("settings", 5)])
@@ -265,6 +265,10 @@ def test_doubts():
     assert "decays at 159/s between echoes 1 and 2" in echo_doubts(bright, phase, TIMES)[0]
     damaged = phase * np.array([1, 0.5, 1], np.float32)
     assert "the phase of echo 2 spans 0.50" in echo_doubts(magnitude, damaged, TIMES)[0]
+    damaged = phase * np.array([0.5, 1, 1], np.float32)
+    assert "the phase of echo 1 spans 0.50" in echo_doubts(magnitude, damaged, TIMES)[0]
+    damaged[:8] = 0  # as if masked, with an early echo that has not come round yet
+    assert "the phase of echo 1" not in " ".join(echo_doubts(magnitude, damaged, TIMES))
     misfit = np.full((24, 24, 24), 0.2)
     assert "4 different values" in echo_doubts(np.round(magnitude / 4), phase, TIMES)[0]
     assert "do not fit together (20 % of" in echo_doubts(magnitude, phase, TIMES, misfit)[0]
