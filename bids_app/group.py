@@ -16,6 +16,7 @@ from qsmref.analysis import reference as reference_columns
 from qsmref.analysis import regions as region_columns
 from qsmref.analysis.cohort import Plan, Results, analyse, omnibus_names
 from qsmref.analysis.reference import REFERENCES
+from qsmref.analysis.region_methods import STATISTICS
 from qsmref.analysis.tables import Measurements, RequestError, TableError, column, texts
 from qsmref.index import read_filters
 from qsmref.problems import DataError, ExitCode, Problem
@@ -131,6 +132,31 @@ def _people(bids_dir: Path, settings: Settings) -> pd.DataFrame | None:
     return people
 
 
+def _statistic(scans: Sequence[Scan], choice: str) -> str:
+    """What the participants' differences are made of, unless another choice was made."""
+    if choice != "auto":
+        return choice
+    found: dict[str, str] = {}
+    for scan in scans:
+        sidecar = scan.paths.get("differential", scan.paths["roi"]).with_suffix(".json")
+        if not sidecar.is_file():
+            continue
+        try:
+            said = files.read_json(sidecar)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{sidecar.name} cannot be read: {error}.") from error
+        found.setdefault(str(dict(said).get("Statistic", "mean")), sidecar.name)
+    unknown = sorted(set(found) - set(STATISTICS))
+    if len(found) > 1 or unknown:
+        raise DataError(
+            "the tables do not agree on the statistic of their differences ("
+            + ", ".join(f"{name!r} in {file}" for name, file in sorted(found.items()))
+            + "); choose one with --statistic mean or median.",
+            ExitCode.USAGE,
+        )
+    return next(iter(found), "mean")
+
+
 def _compare(
     atlas: str,
     scans: Sequence[Scan],
@@ -147,7 +173,11 @@ def _compare(
     try:
         labels = _labels(people, settings)
         joined = join_tables(
-            scans, labels, path_of("roi"), path_of("differential"), settings.statistic
+            scans,
+            labels,
+            path_of("roi"),
+            path_of("differential"),
+            _statistic(scans, settings.statistic),
         )
         _describe_joined(path_of, joined)
         measured, notes = _measured(joined, settings)

@@ -50,11 +50,12 @@ class RegionSettings:
         low=0.0,
     )
     statistic: str = _option(
-        "mean",
+        "auto",
         "regions",
-        "what differences are made of, here and at the level group; median: where labels come "
-        "from a template, since voxels of neighbours at the border hardly move it",
-        choices=region_methods.STATISTICS,
+        "what differences are made of; auto: means for labels on the grid of the map, medians for "
+        "those that a registration brings, since voxels of neighbours at the border hardly move "
+        "them; at the level group what the participants' tables say",
+        choices=region_methods.STATISTIC_CHOICES,
     )
     csf: str = _option(
         "auto",

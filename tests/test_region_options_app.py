@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -13,9 +14,11 @@ import tiny_bids as tiny
 from app_runner import Runner, errors_of
 from nipype.interfaces.base import isdefined
 
+from bids_app.group import _statistic
 from bids_app.parser import parse_args
-from qsmref.analysis.region_methods import split_csf
+from qsmref.analysis.region_methods import split_csf, statistic_of
 from qsmref.analysis.tissues import tissue_masks
+from qsmref.files import write_json
 from qsmref.interfaces.references import DrawNoise, TissueMasks
 from qsmref.problems import DataError, ExitCode
 from qsmref.settings import Settings
@@ -307,3 +310,24 @@ def test_noise_that_cannot_be_carried_through_is_told(tmp_path):
     told = json.loads(Path(done.outputs.info).read_text())
     assert told["repeats"] == 0 and "no sphere" in told["why"]
     assert not isdefined(done.outputs.maps)
+
+
+def test_labels_of_a_template_are_compared_by_medians():
+    assert statistic_of("auto", "native") == "mean"
+    assert statistic_of("auto", "T1w") == statistic_of("auto", "template") == "median"
+    assert statistic_of("mean", "template") == "mean"
+    assert statistic_of("median", "native") == "median"
+
+
+def test_the_group_level_takes_the_statistic_of_the_tables(tmp_path):
+    scans = []
+    for subject, said in (("01", {"Statistic": "median"}), ("02", {"Statistic": "median"})):
+        path = tmp_path / f"sub-{subject}_atlas-A_desc-differential_Chimap.tsv"
+        write_json(path.with_suffix(".json"), said)
+        scans.append(SimpleNamespace(paths={"differential": path, "roi": path}))
+    assert _statistic(scans, "auto") == "median"
+    assert _statistic(scans, "mean") == "mean"
+    write_json(scans[1].paths["roi"].with_suffix(".json"), {})
+    with pytest.raises(DataError, match="do not agree on the statistic"):
+        _statistic(scans, "auto")
+    assert _statistic(scans, "median") == "median"

@@ -7,12 +7,33 @@ from typing import Any
 
 #: Measures of level that a difference can be made of.
 STATISTICS = ("mean", "median")
+#: What may be asked for; ``auto`` depends on where the labels come from.
+STATISTIC_CHOICES = ("auto", *STATISTICS)
 #: Where the reference ``csf`` comes from, see :func:`qsmref.analysis.tissues.tissue_masks`.
 CSF_SOURCES = ("auto", "labels", "r2star", "none")
 #: Atlases that a name is enough for, see :func:`qsmref.atlases.fetch_cit168`.
 ATLASES_BY_NAME = ("CIT168",)
 #: What ``--inversion-param csf=`` may be, and the source that it stands for.
 MEDI_CSF = {"ventricles": "auto", "labels": "labels", "r2star": "r2star"}
+
+
+def statistic_of(choice: str, space: str) -> str:
+    """Measure of level for labels of a space (``native``, ``T1w``, ``template``).
+
+    Labels that a registration brings are off by parts of a voxel, and voxels of neighbours at a
+    border move a mean: on simulated people with their true maps differences of means were off by up
+    to 23 ppb, of medians by 3.
+
+    Examples
+    --------
+    >>> statistic_of("auto", "native"), statistic_of("auto", "template")
+    ('mean', 'median')
+    >>> statistic_of("mean", "template")
+    'mean'
+    """
+    if choice != "auto":
+        return choice
+    return "mean" if space == "native" else "median"
 
 
 def split_csf(inversion: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:

@@ -23,7 +23,7 @@ def init_coverage_wf(
     atlases: Sequence[str] = (),
     references: Sequence[str] = (),
     region_erosion: float = 0.0,
-    statistic: str = "mean",
+    statistics: Mapping[str, str] | None = None,
     background: str = "none",
     background_params: Mapping[str, Any] | None = None,
     inversion: str = "single-step",
@@ -60,8 +60,10 @@ def init_coverage_wf(
     references : sequence of str
         Rows that are only subtracted; by default those of
         :data:`qsmref.analysis.reference.REFERENCES`.
-    region_erosion, statistic
-        How regions are measured, see :func:`~qsmref.workflows.init_regions_wf`.
+    region_erosion
+        As for :func:`~qsmref.workflows.init_regions_wf`.
+    statistics : mapping of str to str, optional
+        ``mean`` (the default) or ``median``, by atlas.
     background, background_params, inversion, inversion_params, csf_given
         As for :func:`~qsmref.workflows.inversion.init_inversion_wf`.
     omp_nthreads, random_seed, name
@@ -139,7 +141,9 @@ def init_coverage_wf(
 
     for atlas in atlases:
         node = make_node(CoverageTable(), f"coverage_of_{identifier(atlas)}", volumes=8, **common)
-        node.inputs.trait_set(erosion=region_erosion, statistic=statistic)
+        node.inputs.trait_set(
+            erosion=region_erosion, statistic=(statistics or {}).get(atlas, "mean")
+        )
         if references:
             node.inputs.references = list(references)
         used = {kind: "whole" if kind == "regions" else kind for kind in kinds}

@@ -9,6 +9,7 @@ from typing import Any
 
 from nipype.pipeline import engine as pe
 
+from ..analysis.region_methods import statistic_of
 from ..interfaces.references import ReferencedMap, TissueMasks
 from ..interfaces.tables import ReferenceStatistics
 from ..runs import EchoRun, Regions, Run
@@ -28,15 +29,16 @@ class RegionPlan:
     groups: Path | None = None
     min_coverage: float = 0.0
     erosion: float = 0.0
-    statistic: str = "mean"
+    #: One of :data:`~qsmref.analysis.region_methods.STATISTIC_CHOICES`.
+    statistic: str = "auto"
     csf: str = "auto"
     reference_erosion: float = 2.0
     random_seed: int | None = None
 
-    def described(self) -> dict[str, Any]:
-        """What a sidecar of a table says of it."""
+    def described(self, statistic: str) -> dict[str, Any]:
+        """What a sidecar of a table of differences of `statistic` says of it."""
         return {
-            "Statistic": self.statistic,
+            "Statistic": statistic,
             "MinimumCoverage": self.min_coverage,
             "RegionErosion": self.erosion,
         }
@@ -107,6 +109,7 @@ def connect_regions(
     if registration is not None:
         infos["Registration"] = (registration, "outputnode.info")
     for i, (regions, labels) in enumerate(zip(run.regions, labelled, strict=True)):
+        statistic = statistic_of(plan.statistic, regions.space)
         given = ["csf", "wm"] * (tissues is not None) + ["noise_maps"] * (noise is not None)
         given += ["totals"] * (regions.space != "native")
         measure = init_regions_wf(
@@ -117,7 +120,7 @@ def connect_regions(
             given=given,
             min_coverage=plan.min_coverage,
             erosion=plan.erosion,
-            statistic=plan.statistic,
+            statistic=statistic,
             random_seed=seed,
             name=identifier("atlas", regions.atlas, "wf"),
         )
@@ -128,7 +131,7 @@ def connect_regions(
             shape=shape,
             chimap=outputs.derivative_name(run.prefix, desc=map_name(run), suffix="Chimap"),
             label_sources=[regions.image.uri],
-            measured=plan.described(),
+            measured=plan.described(statistic),
             info_names=list(infos),
             name=identifier("save", regions.atlas, "tables"),
         )

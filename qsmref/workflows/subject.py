@@ -10,7 +10,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from .. import units
-from ..analysis.region_methods import split_csf
+from ..analysis.region_methods import split_csf, statistic_of
 from ..engines import choose_engine
 from ..interfaces.references import DrawNoise
 from ..interfaces.tables import LoadMap
@@ -364,6 +364,7 @@ def _connect_sweep(
 ) -> None:
     """Add the sweep of masks, which starts from the unwrapped field."""
     shape, atlases = run.grid.shape, [regions.atlas for regions in run.regions]
+    chosen = [statistic_of(settings.statistic, regions.space) for regions in run.regions]
     sweep = init_coverage_wf(
         shape=shape,
         coverages=parse_sweep(settings.coverage_sweep or ()),
@@ -371,7 +372,7 @@ def _connect_sweep(
         atlases=atlases,
         references=settings.references,
         region_erosion=settings.region_erosion,
-        statistic=settings.statistic,
+        statistics=dict(zip(atlases, chosen, strict=True)),
         omp_nthreads=threads_per_node(settings),
         random_seed=settings.random_seed,
         **method,
