@@ -35,6 +35,9 @@ KEPT = (
     ("wrong_echoes", 100780963),
     ("sidecar_text", 817077201),
     ("extra_files", 334840295),
+    ("wrong_regions", 47188817),
+    ("wrong_echoes", 204153557),
+    ("label_table_same", 918184377),
 )
 #: The same for commands.
 KEPT_COMMANDS = (("description", 611178002), ("loops", 897395948), ("folders", 747144854))
