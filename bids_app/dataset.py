@@ -51,6 +51,7 @@ _IGNORED_FIELDS = "fmap\n"
 
 _DESCRIPTIONS = {
     "brain": "Mask of the brain in which the susceptibility map is valid",
+    "confidence": "Mask of the voxels of the map that have data of their own",
     "total": "Field of all sources, inside and outside the head",
     "local": "Field of the sources inside the brain mask",
     "unreferenced": "Susceptibility map as reconstructed; its zero is arbitrary",

@@ -35,7 +35,10 @@ def test_two_participants_from_raw_data_to_tables(dataset, run):
     done = run(dataset / "bids", *regions(dataset), validation=True)
     assert done.code == ExitCode.OK
     assert done.last == "qsmref: 2 of 2 participants finished. Exit status 0"
-    assert done.err == ""
+    # The tiny brain has no air around it: its field is weak, and that is all there is to say.
+    said = [line.split(": ", 3) for line in done.err.splitlines()]
+    assert {(word, who) for _, word, who, _ in said} <= {("warning", f"sub-0{n}") for n in (1, 2)}
+    assert all(t.startswith(("the phase spans", "the field has a")) for *_, t in said)
     # Which participant, which step.
     assert "sub-01: inversion" in done.out
     assert "sub-02: completed" in done.out

@@ -138,6 +138,8 @@ EXPECTED = [
     "anat/sub-01_atlas-mine_dseg.tsv",
     "anat/sub-01_desc-brain_mask.json",
     "anat/sub-01_desc-brain_mask.nii.gz",
+    "anat/sub-01_desc-confidence_mask.json",
+    "anat/sub-01_desc-confidence_mask.nii.gz",
     "anat/sub-01_desc-unreferenced_Chimap.json",
     "anat/sub-01_desc-unreferenced_Chimap.nii.gz",
     "fmap/sub-01_desc-local_fieldmap.json",

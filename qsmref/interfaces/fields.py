@@ -11,6 +11,7 @@ from .. import images, voxels
 from ..plausible import field_doubts
 from ..reconstruction import methods
 from ..reconstruction.background import remove_background
+from ..reconstruction.confidence import confidence_mask
 from ..reconstruction.inversion import invert
 from ..reconstruction.phase_sign import phase_sign
 from ..reconstruction.unwrapping import unwrap
@@ -157,6 +158,7 @@ class _InvertInput(InputSpec):
 class _InvertOutput(TraitedSpec):
     chimap = File(desc="susceptibility, ppm; its zero is arbitrary")
     mask = File(desc="where the map is valid")
+    confidence = File(desc="voxels of it that have data of their own")
     info = File(desc="what was done")
 
 
@@ -170,18 +172,22 @@ class Invert(Interface):
         field, like = images.load(self.inputs.field)
         magnitude, noise = self._optional("magnitude"), self._optional("noise")
         csf = self._optional("csf")
+        size = images.voxel_size(like.affine)
+        noise = None if noise is None else images.load(noise)[0]
         chi, mask, info = invert(
             field,
             voxels.read_mask(self.inputs.mask),
-            images.voxel_size(like.affine),
+            size,
             method=self.inputs.method,
             b0_dir=images.b0_direction(like.affine),
             magnitude=None if magnitude is None else images.load(magnitude)[0],
-            noise=None if noise is None else images.load(noise)[0],
+            noise=noise,
             radians_per_ppm=self.inputs.radians_per_ppm,
             csf=None if csf is None else voxels.read_mask(csf),
             **self.inputs.parameters,
         )
         self._save("chimap", chi, folder, like)
         self._save("mask", mask, folder, like)
+        confident = confidence_mask(mask, size, noise, info.get("radii_used", ()))
+        self._save("confidence", confident, folder, like)
         self._save_json("info", info, folder)

@@ -22,6 +22,7 @@ from .dipole import dipole_kernel
 from .fft import Transform, good_size
 from .gradient import edge_mask, interior_pairs, quiet_mask
 from .spheres import (
+    fitting,
     second_moment,
     sphere_spectrum,
     sphere_weights,
@@ -49,9 +50,6 @@ ROUGHEST = 0.05
 
 #: Iteration after which lambda follows the roughness of the map.
 _ADAPT_AT = 10
-
-#: A sphere fits where it holds this part of its weight within the mask.
-_FITS = 0.9995
 
 
 def single_step(
@@ -145,7 +143,7 @@ def single_step(
     kernels = []
     for index, radius in enumerate(radii):
         sphere = sphere_spectrum(work.grid, voxel_size, radius, total.dtype)
-        fits = known & (spherical_mean(inside.astype(total.dtype), sphere, work.transform) > _FITS)
+        fits = known & fitting(inside, sphere, work.transform)
         shell[fits] = index + 1  # radii ascend: the largest that fits stays
         filtered = total - spherical_mean(total, sphere, work.transform)
         squares = weights_spectrum(work.grid, sphere_weights(radius, voxel_size) ** 2, total.dtype)

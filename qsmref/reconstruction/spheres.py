@@ -9,6 +9,9 @@ import scipy.fft
 
 from .fft import Transform
 
+#: A sphere fits where it holds this part of its weight within the mask.
+_FITS = 0.9995
+
 
 def sphere_weights(radius: float, voxel_size: Sequence[float], samples: int = 12) -> np.ndarray:
     """Normalised sphere on voxels, each voxel weighted by the part of it inside the sphere.
@@ -110,3 +113,8 @@ def spherical_mean(x: np.ndarray, spectrum: np.ndarray, transform: Transform) ->
     f = transform.forward(x)
     f *= spectrum
     return transform.inverse(f)
+
+
+def fitting(mask: np.ndarray, spectrum: np.ndarray, transform: Transform) -> np.ndarray:
+    """Where the sphere of a spectrum lies within the mask, but for rounding."""
+    return spherical_mean(mask.astype(np.float32), spectrum, transform) > _FITS

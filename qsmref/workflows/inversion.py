@@ -64,6 +64,8 @@ def init_inversion_wf(
         Susceptibility, ppm.
     mask
         Where it is valid.
+    confidence
+        Voxels of it that have data of their own.
     total_field, local_field
         Hz; the local field only with a background removal.
     sign_info, background_info, inversion_info
@@ -75,7 +77,7 @@ def init_inversion_wf(
     inputs = pe.Node(
         niu.IdentityInterface(["field", "noise", "mask", "magnitude", "csf"]), name="inputnode"
     )
-    fields = ["chimap", "mask", "total_field", "local_field"]
+    fields = ["chimap", "mask", "confidence", "total_field", "local_field"]
     fields += ["sign_info", "background_info", "inversion_info"]
     outputs = pe.Node(niu.IdentityInterface(fields), name="outputnode")
     sign = make_node(CheckSign(), "check_sign", volumes=8, **common)
@@ -118,7 +120,12 @@ def init_inversion_wf(
             (
                 invert,
                 outputs,
-                [("chimap", "chimap"), ("mask", "mask"), ("info", "inversion_info")],
+                [
+                    ("chimap", "chimap"),
+                    ("mask", "mask"),
+                    ("confidence", "confidence"),
+                    ("info", "inversion_info"),
+                ],
             ),
         ]
     )

@@ -129,13 +129,16 @@ def init_fields_outputs_wf(
         Where the map is valid.
     mask_info
         How the mask was made.
+    confidence
+        Voxels of it that have data of their own.
     combined
         Magnitude; BIDS wants one beside a field map, and the report shows it.
     total_field, local_field
         Hz.
     """
     workflow = Workflow(name=name)
-    fields = ["mask", "mask_info", "combined", "total_field"] + ["local_field"] * local_field
+    fields = ["mask", "mask_info", "confidence", "combined", "total_field"]
+    fields += ["local_field"] * local_field
     inputs = pe.Node(niu.IdentityInterface(fields), name="inputnode")
     common = {"output_dir": output_dir, "shape": shape}
     mask = make_sink(
@@ -151,6 +154,18 @@ def init_fields_outputs_wf(
     )
     workflow.connect(inputs, "mask", mask, "in_file")
     workflow.connect(inputs, "mask_info", mask, "info_files")
+    confidence = make_sink(
+        "save_confidence",
+        derivative_name(prefix, desc="confidence", suffix="mask"),
+        metadata={
+            "Type": "ROI",
+            "Description": "Voxels of the map that have data of their own; the others, in the rim "
+            "of the mask, follow from the field around them and from their neighbours",
+            "Sources": list(sources),
+        },
+        **common,
+    )
+    workflow.connect(inputs, "confidence", confidence, "in_file")
     magnitude = make_sink(
         "save_magnitude",
         derivative_name(prefix, suffix="magnitude"),

@@ -16,7 +16,16 @@ from .engine import Workflow, make_node
 from .field import init_field_wf
 from .inversion import init_inversion_wf
 
-_OUTPUTS = ["chimap", "mask", "combined", "total_field", "local_field", "csf", "csf_info"]
+_OUTPUTS = [
+    "chimap",
+    "mask",
+    "confidence",
+    "combined",
+    "total_field",
+    "local_field",
+    "csf",
+    "csf_info",
+]
 _INFOS = ["mask_info", "phase_info", "echo_info", "quality_info", "unwrap_info"]
 _INFOS += ["sign_info", "background_info", "inversion_info"]
 
@@ -165,7 +174,8 @@ def init_reconstruction_wf(
     made = {"field": "field", "noise": "noise", "mask": "mask", "combined": "magnitude"}
     told = ["combined", "mask_info", "echo_info", "unwrap_info"]
     told += ["phase_info"] * (bipolar or phase_offset != "none") + ["quality_info"] * mask_quality
-    passed = ["chimap", "mask", "total_field", "sign_info", "background_info", "inversion_info"]
+    passed = ["chimap", "mask", "confidence", "total_field"]
+    passed += ["sign_info", "background_info", "inversion_info"]
     passed += ["local_field"] * (background != "none")
     workflow.connect(
         [

@@ -173,7 +173,8 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
         sources=run.sources,
         local_field=local_field,
     )
-    fields = ["mask", "mask_info", "combined", "total_field"] + ["local_field"] * local_field
+    fields = ["mask", "mask_info", "confidence", "combined", "total_field"]
+    fields += ["local_field"] * local_field
     workflow.connect(
         [(reconstruct, save_fields, [(f"outputnode.{f}", f"inputnode.{f}") for f in fields])]
     )

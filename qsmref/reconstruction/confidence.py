@@ -1,0 +1,50 @@
+"""Which voxels of a map have data of their own, and which follow from their neighbours alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .crop import paste
+from .singlestep import Grid
+from .spheres import fitting, sphere_spectrum
+
+
+def confidence_mask(
+    mask: np.ndarray,
+    voxel_size: Sequence[float],
+    noise: np.ndarray | None = None,
+    radii: Sequence[float] = (),
+) -> np.ndarray:
+    """Voxels of a map that were measured themselves.
+
+    The single-step inversion compares filtered fields, and a voxel nearer to the surface of the
+    mask than the smallest sphere has none: what the map shows there comes from the field around it
+    and from its neighbours. The same holds for voxels whose noise is not known.
+
+    Parameters
+    ----------
+    mask : (x, y, z) bool array
+        Where the map is valid.
+    voxel_size : (3,) float
+        mm.
+    noise : (x, y, z) array, optional
+        Standard deviation of the field, any unit.
+    radii : sequence of float
+        Spheres of the inversion, mm; none for methods that have no spheres or cut the mask
+        themselves.
+
+    Returns
+    -------
+    (x, y, z) bool array, within `mask`.
+    """
+    confident = np.array(mask, bool)
+    if noise is not None:
+        confident &= (noise > 0) & np.isfinite(noise)
+    if len(radii) and confident.any():
+        work = Grid(mask, voxel_size, 2 * min(radii))
+        sphere = sphere_spectrum(work.grid, voxel_size, min(radii), np.float32)
+        fits = fitting(work.put(np.asarray(mask, bool)), sphere, work.transform)
+        confident &= paste(fits[work.place], work.box, mask.shape)
+    return confident
