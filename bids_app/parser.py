@@ -72,14 +72,14 @@ def _check_paths(parser, bids_dir: Path, output_dir: Path, settings: Settings) -
         parser.error(f"BIDS_DIR {bids_dir} is not a folder")
     for name, path in settings.derivatives.items():
         if not Path(path).is_dir():
-            parser.error(f"derivative {name}: {path} is not a folder")
+            parser.error(f"derivative {name}: {printable(path)} is not a folder")
     for flag, file in (
         ("--bids-filter-file", settings.bids_filter_file),
         ("--use-plugin", settings.use_plugin),
         ("--label-groups", settings.label_groups),
     ):
         if file is not None and not file.is_file():
-            parser.error(f"{flag}: there is no file {file}")
+            parser.error(f"{flag}: there is no file {printable(file)}")
     work, root = settings.work_dir.resolve(), bids_dir.resolve()
     if work == root or root in work.parents:
         parser.error(
