@@ -47,6 +47,8 @@ def make_graph(folder: Path) -> pe.Workflow:
         crashdump_dir=str(folder / "crashes"),
         job_finished_timeout="1",
         hash_method="content",
+        # nipype's settings are those of the process, where other tests have run commands.
+        stop_on_first_crash="false",
     )
     good = Node(Victim(killed=False), name="good", n_procs=2, mem_gb=1.0)
     bad = Node(Victim(killed=True), name="bad")

@@ -159,20 +159,24 @@ def single_step(
     kernels = [kernels[i] for i in used]
     typical = float(1 / np.mean(weight[shell > 0], dtype=float))
     adapt = None
+    # Measured: these splittings settle region differences soonest for filtered kernels.
     if lambda_ is None:
         scale = _MEANT_FOR / radians_per_ppm
+        splitting = 50 * scale
         most = MOST_LAMBDA * scale
         if noise is not None:
             most = min(most, ROUGHEST * radians_per_ppm / (2 * typical**2))
         lambda_ = min(FIRST_LAMBDA * scale, most)
         adapt = LAMBDA_PER_ROUGHNESS * scale / radians_per_ppm, most
+    else:
+        splitting = 50.0
     # The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
     # sphere's second moment.
     drift = [-second_moment(radii[i], voxel_size) / 6 for i in used] if free_laplacian else None
     chi, done = _solve(
         work, inside, kernels, shell, data, weight,
         _smooth(work, inside, magnitude, edge_noise, edge_fraction, shell > 0),
-        lambda_, _splittings, merit, iterations, drift, adapt,
+        lambda_, lambda v: (splitting, 0.2 * v), merit, iterations, drift, adapt,
     )  # fmt: skip
     counts = {f"{radii[i]:g}": int(np.count_nonzero(shell == n + 1)) for n, i in enumerate(used)}
     done["edges_from_magnitude"] = magnitude is not None
@@ -295,11 +299,6 @@ def _neighbour_difference(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
         largest[ahead] = np.maximum(largest[ahead], step)
         squares += largest**2
     return np.sqrt(squares)
-
-
-def _splittings(lambda_: float) -> tuple[float, float]:
-    """Measured: these settle region differences soonest for filtered kernels."""
-    return 60 * np.sqrt(lambda_ / 1e4), 0.2 * lambda_
 
 
 def _smooth(work, inside, magnitude, edge_noise, edge_fraction, measured=None) -> np.ndarray:
