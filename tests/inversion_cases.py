@@ -31,7 +31,8 @@ QUICK = {
 #: are meant for data that the model does not quite describe.
 MODEL = {
     "single-step": {
-        "lambda_": 5000.0,
+        "lambda_": 1000.0,
+        "edge_fraction": 0.9,
         "gradient_noise": 0.0,
         "free_laplacian": False,
     },

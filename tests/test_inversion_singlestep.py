@@ -9,17 +9,14 @@ from qsmref.reconstruction.inversion import RADIANS_PER_PPM
 from qsmref.reconstruction.singlestep import FIRST_LAMBDA, LAMBDA_PER_ROUGHNESS, ROUGHEST
 
 
-@pytest.mark.parametrize(
-    ("grid", "b0_dir", "limit"), [(ISOTROPIC, OBLIQUE, 0.0015), (ANISOTROPIC, (0, 0, 1), 0.015)]
-)
-def test_defaults(grid, b0_dir, limit):
-    # Of the chain without options. Spheres of 2 mm leave nearly half of the second ball without
-    # data, and the larger one that fits is small: total variation lowers contrasts by a tenth.
+@pytest.mark.parametrize(("grid", "b0_dir"), [(ISOTROPIC, OBLIQUE), (ANISOTROPIC, (0, 0, 1))])
+def test_defaults(grid, b0_dir):
+    # Of the chain without options; regions are right, voxels are left some of their noise.
     case = make_case(*grid, b0_dir)
     chi, _, info = invert(case.total, case.mask, case.size, **options(case))
     assert info["method"] == "single-step"
     assert case.error(chi) < 0.1
-    assert case.contrast_error(chi) < limit
+    assert case.contrast_error(chi) < 0.0015
 
 
 def test_voxels_without_data_follow_their_neighbours():
@@ -39,9 +36,9 @@ def test_steep_fields_count_less():
     # The error of a field is in proportion to its steps: said or not, that is to be expected.
     case = make_case(*ANISOTROPIC)
     steps = sum(np.gradient(case.total, axis=a) ** 2 for a in range(3)) ** 0.5
-    wrong = (0.5 * steps * np.random.default_rng(5).standard_normal(steps.shape)).astype(np.float32)
+    wrong = (0.1 * steps * np.random.default_rng(5).standard_normal(steps.shape)).astype(np.float32)
     errors = []
-    for share in (0.0, 0.5):
+    for share in (0.0, 0.1):
         chi, _, info = invert(
             case.total + wrong, case.mask, case.size, **options(case),
             lambda_=1000.0, edge_fraction=0.9, gradient_noise=share, merit=False,
@@ -136,5 +133,5 @@ def test_a_constant_laplacian_is_found_and_taken_out():
         )
         error[free] = np.std((chi - clean)[case.mask])
         assert ("laplacian" in info) == free
-    assert info["laplacian"] == pytest.approx(laplacian, rel=0.15)
+    assert info["laplacian"] == pytest.approx(laplacian, rel=0.1)
     assert error[True] < 0.25 * error[False]
