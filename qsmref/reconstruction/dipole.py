@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from .fft import Transform, frequencies, good_size
 
@@ -26,7 +27,7 @@ def dipole_kernel(
     grid: Sequence[int],
     voxel_size: Sequence[float],
     b0_dir: Sequence[float] = (0, 0, 1),
-    dtype=np.float32,
+    dtype: npt.DTypeLike = np.float32,
 ) -> np.ndarray:
     r"""Dipole kernel in k-space, on the half spectrum of a real FFT.
 
