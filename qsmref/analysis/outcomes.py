@@ -1,4 +1,4 @@
-"""What is tested: every region alone and every difference, at every coverage, block by block."""
+"""List what is tested: every region alone and every difference, at every coverage."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def tikhonov(
 
     References
     ----------
-    Bilgic et al. 2014, doi:10.1002/mrm.25029.
+    Bilgic et al. 2014, doi:10.1002/jmri.24365.
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be positive, got {alpha}")

@@ -1,4 +1,4 @@
-"""One participant: the one place where settings become inputs of nodes."""
+"""The graph of one participant: the one place where settings become inputs of nodes."""
 
 from __future__ import annotations
 
