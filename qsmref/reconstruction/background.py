@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import methods
-from .dipole import unit_vector
+from .checks import unit_vector
 from .dispatch import Methods, checked_field, checked_noise
 
 METHODS = Methods("background removal", methods.BACKGROUND, common=("b0_dir", "noise"))

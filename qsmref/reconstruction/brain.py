@@ -15,8 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from .checks import Numbers
-from .dipole import unit_vector
+from .checks import Numbers, unit_vector
 from .jit import kernel
 
 _LEVELS = 4  # subdivisions of the icosahedron: 2562 vertices

@@ -1,4 +1,4 @@
-"""Checks of echoes and masks, and what follows from the echo times alone."""
+"""Checks of echoes, masks and directions, and what follows from the echo times alone."""
 
 from __future__ import annotations
 
@@ -83,3 +83,12 @@ def echo_spacing(echo_times: Numbers) -> float:
 def design(times: np.ndarray) -> tuple[np.ndarray, int]:
     """Times in units of dTE from the first echo, and the aliases to try on either side."""
     return (times - times[0]) / echo_spacing(times), 0 if evenly_spaced(times) else 2
+
+
+def unit_vector(b0_dir: Sequence[float]) -> np.ndarray:
+    """`b0_dir` scaled to length one; a ValueError when it has no direction."""
+    b0 = np.asarray(b0_dir, dtype=float)
+    length = np.linalg.norm(b0)
+    if b0.shape != (3,) or not np.isfinite(length) or length == 0:
+        raise ValueError(f"b0_dir must be three numbers that are not all zero, got {b0_dir!r}")
+    return b0 / length

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .dipole import unit_vector
+from .checks import unit_vector
 from .fft import frequencies
 from .jit import numba, parallel_kernel
 

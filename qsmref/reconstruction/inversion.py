@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from . import methods
-from .dipole import GAMMA_HZ_PER_T, unit_vector
+from .checks import unit_vector
+from .dipole import GAMMA_HZ_PER_T
 from .dispatch import Methods, checked_field, checked_noise
 
 METHODS = Methods(
