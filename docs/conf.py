@@ -61,8 +61,8 @@ html_css_files = ["extra.css"]
 
 
 def _unit_alone(app, what, name, obj, options, lines: list[str]) -> None:
-    # A line that is only "mm." would be read as the roman number 2000 of a list.
-    lines[:] = [re.sub(r"^(\s*)mm\.$", r"\1mm", line) for line in lines]
+    # A line that is only "mm." would be read as the roman number 2000 of a list, "s." as a letter.
+    lines[:] = [re.sub(r"^(\s*)(mm|s)\.$", r"\1\2", line) for line in lines]
 
 
 def _with_benchmarks(app, name: str, source: list[str]) -> None:
