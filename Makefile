@@ -20,7 +20,7 @@ help:
 	@echo "make test-container  build the image, run it, compare its tables with those of a bare run"
 	@echo "make test-slurm      run participants on a real Slurm, with faults"
 	@echo "make test-faults     kill, starve and damage runs, and compare what the next one makes (long)"
-	@echo "make lint    ruff, code and format"
+	@echo "make lint    ruff (code and format) and mypy (types)"
 	@echo "make docs    build the documentation into docs/_build/html"
 	@echo "make bench   measure accuracy, speed and memory (long)"
 	@echo "make clean   remove what the other targets made"
@@ -69,6 +69,7 @@ test-faults: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: install
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
@@ -77,4 +78,4 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(DEMO) docs/_build
+	rm -rf $(VENV) $(OLDEST) $(DEMO) docs/_build .mypy_cache

@@ -1,4 +1,4 @@
-"""The average of the cohort's maps in each template, for the level group."""
+"""Average the cohort's maps in each template, for the level group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results stay in the folder of results, whatever lies in it already."""
+"""Keep results inside the folder of results: links in it that lead elsewhere are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of coverage of all participants, read as one array.
+"""Read the coverage tables of all participants as one array.
 
 Only the rows of regions alone are read, since a difference is that of two of them. Our own tables
 have these rows first, and say so in the sidecar: the beginning of the file is enough then.

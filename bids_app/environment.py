@@ -1,4 +1,4 @@
-"""What the process finds around it: threads of libraries, folders that can be written, a name.
+"""Prepare the process: threads of libraries, folders that can be written, a user name for nipype.
 
 Containers are read-only, users have no home on some clusters and no name in some containers. All
 of it is put right here, once, before anything heavy is imported; workers inherit it.

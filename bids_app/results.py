@@ -1,4 +1,4 @@
-"""What is in the folder of results, for the reports: found on disk, not remembered."""
+"""Find what is in the folder of results, for the reports: read from disk, not remembered."""
 
 from __future__ import annotations
 

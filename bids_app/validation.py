@@ -1,4 +1,4 @@
-"""bids-validator, where it is installed."""
+"""Run bids-validator on the dataset, where the program is installed."""
 
 from __future__ import annotations
 

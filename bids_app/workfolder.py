@@ -1,4 +1,4 @@
-"""The work folder: whose it is, and what in it can be trusted."""
+"""The folder of intermediate results (work folder): who uses it, what in it can be trusted."""
 
 from __future__ import annotations
 

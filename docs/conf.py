@@ -21,7 +21,7 @@ version = release = qsmref.__version__
 
 extensions = [
     "mathml",
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -30,6 +30,11 @@ extensions = [
     "workflow_graph",
 ]
 exclude_patterns = ["_build"]
+# Notebooks are run when the pages are made: what they show is what this version says.
+nb_execution_mode = "force"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
@@ -56,10 +61,22 @@ html_css_files = ["extra.css"]
 
 
 def _unit_alone(app, what, name, obj, options, lines: list[str]) -> None:
-    # A line that is only "mm." would be read as the roman number 2000 of a list.
-    lines[:] = [re.sub(r"^(\s*)mm\.$", r"\1mm", line) for line in lines]
+    # A line that is only "mm." would be read as the roman number 2000 of a list, "s." as a letter.
+    lines[:] = [re.sub(r"^(\s*)(mm|s)\.$", r"\1\2", line) for line in lines]
+
+
+def _with_benchmarks(app, name: str, source: list[str]) -> None:
+    """Put the tables of ``make bench``, where it has been run, in the place that waits for them."""
+    if name != "choosing":
+        return
+    results = Path(__file__).parents[1] / "benchmarks" / "RESULTS.md"
+    tables = results.read_text(encoding="utf-8") if results.is_file() else ""
+    # Headings one level down: they are sections of a page here.
+    tables = re.sub(r"^(#+) ", r"##\1 ", tables, flags=re.MULTILINE)
+    source[0] = source[0].replace("<!-- benchmarks -->", tables)
 
 
 def setup(app) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", _with_benchmarks)
     app.connect("autodoc-process-docstring", _unit_alone, priority=400)

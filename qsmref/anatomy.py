@@ -1,4 +1,4 @@
-"""The T1-weighted image that goes with a map, and what a derivative has computed of it already."""
+"""Find the T1-weighted image that goes with a map, and what a derivative has computed of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which programs registration uses: FSL where it is installed, and what is built in elsewhere."""
+"""Which programs do the registration: FSL where it is installed, the built-in ANTs elsewhere."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def discover(bids_dir: str | os.PathLike, query: Query) -> tuple[list[Run], list
     wanted, problems = _wanted(present, query.participants)
     if not wanted:
         return [], problems
-    options = {
+    options: dict[str, Any] = {
         "filters": filters,
         "participants": query.participants,
         "sessions": query.sessions,
@@ -210,7 +210,7 @@ def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, .
                 ExitCode.MISSING_INPUT,
             )
     order = sorted(parts["mag"])
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if order != list(range(1, len(order) + 1)):
         numbers = ", ".join(map(str, order))
         warnings = (f"{group[0].name.prefix} has the echoes {numbers} only.",)
@@ -260,7 +260,9 @@ def _extras(
 ) -> dict[str, Any]:
     """Mask, regions, anatomy and warnings of the run that a file belongs to."""
     subject = file.name.entities["sub"]
-    mask, regions, warnings = None, [], []
+    mask: Source | None = None
+    regions: list[Regions] = []
+    warnings: list[str] = []
     anatomy = find_anatomy(file, raw, derivatives, template=query.template, use=query.t1w)
     for dataset in derivatives:
         masks = _matching(file, _not_on_t1w(file, dataset.files(subject, "mask"), anatomy))
@@ -287,9 +289,9 @@ def _extras(
     # Maps of others come without an image that could be registered.
     template = None if file.name.suffix == "Chimap" else query.template
     regions += [atlas.regions(file.source.grid, template) for atlas in shared]
-    names = [r.atlas for r in regions]
-    if len(set(names)) < len(names):
-        raise DataError(f"two label images would both be atlas {max(names, key=names.count)}.")
+    atlases = [r.atlas for r in regions]
+    if len(set(atlases)) < len(atlases):
+        raise DataError(f"two label images would both be atlas {max(atlases, key=atlases.count)}.")
     if not regions:
         warnings.append(f"{file.name.prefix} has no regions (dseg): there will be no tables.")
     return {

@@ -1,4 +1,4 @@
-"""Between nibabel and ITK: images, affines and transform files.
+"""Hand images, affines and transform files from nibabel to ITK and back.
 
 ITK counts x and y the other way round (LPS for RAS), and its transforms map points of the *fixed*
 space to points of the *moving* one. Images are handed over in memory with nibabel's affine, so that

@@ -1,4 +1,4 @@
-"""BIDS file names, and the sidecars that belong to a file by the inheritance principle.
+"""BIDS file names taken apart, and the JSON sidecars that belong to a file (inheritance principle).
 
 Sidecars are read one by one, so that a broken one is a problem of one run and not of the dataset.
 """

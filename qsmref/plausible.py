@@ -1,4 +1,4 @@
-"""What of the echoes does not look like tissue: arrays in, sentences out.
+"""Echoes, masks and fields that no head has: doubts about the input, as sentences.
 
 Nothing here changes a map or refuses one. A scaling that was lost, an echo under another name or a
 mistyped echo time leave a map that looks like any other; what can be seen of them is said.

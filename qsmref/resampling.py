@@ -1,4 +1,4 @@
-"""One resampling through all transforms, of values or of labels."""
+"""Resample an image once through all its transforms: values linearly, labels by majority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one map is made of: objects that check themselves when they are made.
+"""The objects of one map (echoes, masks, regions), which check themselves when they are made.
 
 A run that exists is consistent: its echoes lie on one grid, its echo times increase, its phase has
 a declared scale. Whatever is wrong raises a :class:`~qsmref.problems.DataError` whose message is

@@ -180,7 +180,7 @@ class Settings(RegionSettings, RegistrationSettings):
         metavar="KEY=VALUE",
     )
     background: str = _option(
-        "none", "reconstruction", "background removal", choices=methods.BACKGROUND
+        "none", "reconstruction", "background removal", choices=tuple(methods.BACKGROUND)
     )
     background_params: dict[str, Any] = _option(
         {},
@@ -191,7 +191,7 @@ class Settings(RegionSettings, RegistrationSettings):
         metavar="KEY=VALUE",
     )
     inversion: str = _option(
-        "single-step", "reconstruction", "dipole inversion", choices=methods.INVERSION
+        "single-step", "reconstruction", "dipole inversion", choices=tuple(methods.INVERSION)
     )
     inversion_params: dict[str, Any] = _option(
         {},

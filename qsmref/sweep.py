@@ -1,4 +1,4 @@
-"""Masks of a coverage sweep: how ``--coverage-sweep`` is written, and what it means.
+"""Read the option ``--coverage-sweep``: which cuts of the slab and erosions it means.
 
 A mask of the sweep is a cut of the slab and an erosion, in mm. The cut is the total that the slab
 becomes thinner by, half of it at either end, as the source study counts it (two slices of 2 mm at

@@ -1,4 +1,4 @@
-"""Linear transforms of FSL as ITK wants them.
+"""Turn linear transforms of FSL (FLIRT matrices) into ITK files.
 
 A FLIRT matrix leads from the *moving* to the *reference* image, in coordinates of its own: voxel
 indices times voxel size, the first axis counted from the other end where the affine keeps

@@ -10,6 +10,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,42 @@ def test_every_setting_is_read_somewhere():
     unread = {field.name for field in dataclasses.fields(Settings)} - read
     # The preset acts where settings are made: in the settings themselves.
     assert unread <= {"preset"}
+
+
+def typed_modules() -> list[Path]:
+    """Modules that mypy checks, as pyproject.toml lists them."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
+    paths = [ROOT / name for name in listed["files"]]
+    return [p for path in paths for p in (path.rglob("*.py") if path.is_dir() else [path])]
+
+
+def public_functions(path: Path) -> list[tuple[ast.FunctionDef, bool]]:
+    """Functions of a module that others call, and whether they are methods."""
+    found = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            found.append((node, False))
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            found += [(n, True) for n in node.body if isinstance(n, ast.FunctionDef)]
+    return [(f, m) for f, m in found if f.name == "__init__" or not f.name.startswith("_")]
+
+
+def test_public_functions_have_types():
+    missing, count = [], 0
+    for path in typed_modules():
+        for function, method in public_functions(path):
+            given = function.args
+            names = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+            names += [a for a in (given.vararg, given.kwarg) if a is not None]
+            static = {d.id for d in function.decorator_list if isinstance(d, ast.Name)}
+            names = names[1:] if method and "staticmethod" not in static else names
+            untyped = [a.arg for a in names if a.annotation is None]
+            if function.returns is None and function.name != "__init__":
+                untyped.append("return")
+            missing += [f"{path.name}:{function.name}: {name}" for name in untyped]
+            count += 1
+    assert count > 150
+    assert not missing
 
 
 def test_modules_and_functions_are_short():

@@ -40,7 +40,7 @@ def case():
 
 
 def test_names_agree():
-    assert sorted(METHODS.table) == sorted(methods.INVERSION)
+    assert all(callable(METHODS.function(name)) for name in methods.INVERSION)
     assert set(methods.TOTAL_FIELD) == set(TOTAL)
     assert set(methods.TOTAL_FIELD) <= set(methods.INVERSION)
 

@@ -14,14 +14,21 @@ from nipype.interfaces.base import isdefined
 
 from qsmref import images
 from qsmref.inputs import Query, discover
+from qsmref.phantom.study import Study
 from qsmref.reconstruction import methods
 from qsmref.reconstruction.parameters import (
     method_parameters,
 )
 from qsmref.settings import Settings
-from qsmref.workflows import init_reconstruction_wf, init_regions_wf, init_subject_wf
+from qsmref.workflows import (
+    init_cohort_wf,
+    init_reconstruction_wf,
+    init_regions_wf,
+    init_subject_wf,
+)
 from qsmref.workflows.citations import reference, sentence
 from qsmref.workflows.outputs import derivative_name
+from qsmref.workflows.study import init_study_wf
 
 FAST = {"background": "v-sharp", "inversion": "tkd"}
 
@@ -84,10 +91,27 @@ def unset_inputs(workflow) -> list[str]:
         {"unwrap": "laplacian", "background": "pdf", "inversion": "medi", "random_seed": 3},
         {"mask_quality": "on", "mask_params": {"max_noise": 3.0}},
         {"maps": True},
+        {"coverage_sweep": ("slab:8", "erosion:4"), "reference": ("CN",)},
+        {"coverage_sweep": ("erosion:4",), "background": "pdf", "noise_repeats": 0},
     ],
 )
 def test_every_mandatory_input_is_connected_or_set(data, tmp_path, changes):
     assert unset_inputs(graph(data, tmp_path, **changes)) == []
+
+
+def test_every_mandatory_input_of_the_other_graphs(data, tmp_path):
+    study = Study(slabs=(92, 116), erosions=(0,))
+    assert unset_inputs(init_study_wf(study=study)) == []
+    stem = data["maps"] / "sub-01" / "anat" / "sub-01"
+    cohort = init_cohort_wf(
+        space="other",
+        chimaps=[f"{stem}_Chimap.nii.gz"],
+        masks=[f"{stem}_desc-brain_mask.nii.gz"],
+        participants=["01"],
+        output_dir=tmp_path,
+        shape=tiny.SHAPE,
+    )
+    assert unset_inputs(cohort) == []
 
 
 def test_the_check_of_inputs_can_fail():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -283,7 +284,7 @@ def _equivalence(outcomes: Outcomes, design: Design, margin: float, alpha: float
         summary = summarise(values, design)
         notes = find_notes(summary, design, resolution[rows])
         for j, note in enumerate(notes):
-            row = dict.fromkeys(("difference", "ci_low", "ci_high"), np.nan)
+            row: dict[str, Any] = dict.fromkeys(("difference", "ci_low", "ci_high"), np.nan)
             row |= dict.fromkeys(("p_lower", "p_upper", "p_equivalence"), np.nan)
             row |= {f"n_{label}": int(summary["n"][k][j]) for k, label in enumerate(labels)}
             row |= {"margin": margin, "equivalent": None, "note": note}

@@ -117,8 +117,8 @@ def analyse(
     excluded = [(who, "all", why) for who, why in design.excluded]
     if over_time:
         _over_time(results, measured, participants, plan)
-    elif plan.group_column is not None:
-        excluded += _between(results, measured, participants, design, plan)
+    elif plan.group_column is not None and participants is not None:
+        excluded += _between(results, measured, participants, plan.group_column, design, plan)
     else:
         results.notes.append("No column of groups was given: nothing is compared.")
     if len(measured.coverages) > 1 and not several:
@@ -148,12 +148,13 @@ def _between(
     results: Results,
     measured: Measurements,
     participants: pd.DataFrame,
+    group_column: str,
     design: Design,
     plan: Plan,
 ) -> list[tuple[str, str, str]]:
     """Groups against each other; returns who is left out of the omnibus test."""
     measured.one_scan_each()
-    common = {"groups": plan.groups or None, "covariates": plan.covariates}
+    common: dict[str, Any] = {"groups": plan.groups or None, "covariates": plan.covariates}
     common |= {"permutations": plan.permutations, "seed": plan.seed, "id_column": plan.id_column}
     table = compare(
         outcomes_of(measured),
@@ -174,7 +175,7 @@ def _between(
         omnibus = omnibus_test(
             measured,
             participants,
-            plan.group_column,
+            group_column,
             regions=plan.omnibus_regions or None,
             **common,
         )
@@ -192,7 +193,7 @@ def _between(
             results.notes.append(f"There is no omnibus test{cover}: {row['note']}.")
     if len(design.groups) == 2:
         audit = reference_audit(
-            measured, participants, plan.group_column, margin=plan.margin, test=plan.test, **common
+            measured, participants, group_column, margin=plan.margin, test=plan.test, **common
         )
         results.facts["margin"] = plan.margin
         results.tables |= {

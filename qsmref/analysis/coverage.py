@@ -8,6 +8,7 @@ stands beside it, so that a smaller region never passes for the same one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -151,7 +152,8 @@ def coverage_table(
         )
         table = table.assign(coverage=coverage)
         cover = {"slab_cut_mm": float(slab), "erosion_mm": float(erosion)}
-        rows = {"region": names, "reference": None, "difference": table[statistic].to_numpy()}
+        rows: dict[str, Any] = {"region": names, "reference": None}
+        rows["difference"] = table[statistic].to_numpy()
         rows |= {"coverage_region": coverage, "coverage_reference": np.nan}
         alone.append(pd.DataFrame({**cover, **rows}, columns=list(COLUMNS)).astype(_TYPES))
         found = differential_table(table, references, statistic=statistic).assign(**cover)

@@ -37,7 +37,7 @@ class Design:
         """Participants of each group."""
         return {name: int((self.codes == k).sum()) for k, name in enumerate(self.groups)}
 
-    def place(self, participants: Sequence[str]) -> np.ndarray:
+    def place(self, participants: Sequence[str] | np.ndarray) -> np.ndarray:
         """Index into this design of each of some participants, -1 for those left out."""
         index = {name: k for k, name in enumerate(self.participants)}
         return np.array([index.get(name, -1) for name in participants], dtype=np.intp)
@@ -53,7 +53,7 @@ class Design:
 
 def make_design(
     participants: pd.DataFrame | None,
-    measured: Sequence[str],
+    measured: Sequence[str] | np.ndarray,
     group_column: str | None = None,
     *,
     groups: Sequence[str] | None = None,

@@ -88,7 +88,8 @@ def change_over_time(
     Laird & Ware 1982, doi:10.2307/2529876; Pinheiro & Bates 2000, doi:10.1007/b98882 (degrees of
     freedom by layers, 2.4.2).
     """
-    if measured.sessions is None:
+    sessions = measured.sessions
+    if sessions is None:
         raise RequestError("there are no sessions: say which column tells the visits apart.")
     if time not in TIMES:
         raise RequestError(f"time {time!r} is not known; {hint(time, TIMES)}.")
@@ -105,7 +106,7 @@ def change_over_time(
     person = design.place(measured.participants)
     if np.bincount(person).max() < 2:
         raise TableError("each participant has one session: there is no change to be seen.")
-    times = _time(measured.sessions, time)
+    times = _time(sessions[keep], time)
     if random_slope and times.columns.shape[1] > 1:
         raise RequestError("a random slope needs sessions that are times, not categories.")
     if random_slope and np.bincount(person).max() < 3:
@@ -316,7 +317,7 @@ def _finish(rows, outcomes: Outcomes, family: str, references) -> pd.DataFrame:
     contrast = pd.factorize(table["contrast"])[0]
     codes = family_codes(table, labels) * (contrast.max() + 1) + contrast
     p = table["p"].to_numpy(dtype=float)
-    at = table.columns.get_loc("p") + 1
+    at = list(table.columns).index("p") + 1
     table.insert(at, "q_bh", adjust(p, codes))
     table.insert(at + 1, "q_by", adjust(p, codes, "fdr_by"))
     note = table.pop("note")

@@ -249,7 +249,9 @@ def apply_groups(
         for label in labels:
             cells.setdefault(label, []).append(str(group).strip())
     texts = [",".join(cells.get(int(i), [])) or None for i in names["index"]]
-    return names.assign(**{GROUP_COLUMN: texts})
+    grouped = names.copy()
+    grouped[GROUP_COLUMN] = texts
+    return grouped
 
 
 def _labels_called(member: str, names: pd.DataFrame) -> list[int]:
@@ -278,10 +280,10 @@ def both_sides(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
     `table` has the columns of :func:`label_names`. The name is that of the two sides without the
     side (``Putamen``), with ``_both`` appended where a label of that name exists already.
     """
-    pairs = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for base, group in table[table["hemisphere"] != "n/a"].groupby("base", sort=False):
         sides = dict(zip(group["hemisphere"], group["name"], strict=True))
         if len(group) == 2 and len(sides) == 2:
             taken = base in set(table["name"])
-            pairs[f"{base}_both" if taken else base] = (sides["L"], sides["R"])
+            pairs[f"{base}_both" if taken else str(base)] = (sides["L"], sides["R"])
     return pairs

@@ -1,4 +1,4 @@
-"""What is tested: every region alone and every difference, at every coverage, block by block."""
+"""List what is tested: every region alone and every difference, at every coverage."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ def outcomes_of(
     pairs : bool or sequence of (region, reference)
         Which differences are rows; True for those of `measured`.
     """
-    names = [(name, None) for name in measured.alone] if alone else []
+    names: list[tuple[str, str | None]] = []
+    if alone:
+        names += [(name, None) for name in measured.alone]
     if pairs is True:
         names += list(measured.pairs)
     elif pairs:
@@ -193,13 +195,13 @@ def _coded(table: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, list[tupl
         to = np.array([level.setdefault(w, len(level)) for w in [*words, None]], dtype=np.int64)
         levels.append(list(level))
         total = total * len(level) + to[codes]
-    codes, unique = pd.factorize(total)
+    codes, found = pd.factorize(total)
     keys = []
-    for code in unique:
-        key = []
-        for level in reversed(levels):
-            code, k = divmod(int(code), len(level))
-            key.append(level[k])
+    for code in found:
+        left, key = int(code), []
+        for known in reversed(levels):
+            left, k = divmod(left, len(known))
+            key.append(known[k])
         keys.append(tuple(reversed(key)))
     return codes, keys
 

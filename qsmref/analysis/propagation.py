@@ -35,9 +35,9 @@ class NoiseMaps(NamedTuple):
     #: (x, y, z) bool array: where the coarse map is valid.
     mask: np.ndarray
     #: Voxels of the fine grid in a block, one number per axis.
-    factors: tuple[int, int, int]
+    factors: tuple[int, ...]
     #: First fine voxel of the coarse grid, one per axis.
-    start: tuple[int, int, int]
+    start: tuple[int, ...]
 
 
 def noise_maps(
@@ -146,7 +146,9 @@ def noise_maps(
     return NoiseMaps(maps * valid[..., None], valid, factors, start)
 
 
-def noise_covariance(noisy: NoiseMaps, samples: Mapping[str, np.ndarray], shape) -> pd.DataFrame:
+def noise_covariance(
+    noisy: NoiseMaps, samples: Mapping[str, np.ndarray], shape: Sequence[int]
+) -> pd.DataFrame:
     """Covariance (ppb squared) that the noise gives to the means of regions.
 
     Parameters

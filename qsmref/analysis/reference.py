@@ -115,18 +115,21 @@ def add_references(
         if not brain.size:
             raise ValueError("the mask is empty: there is no whole-brain reference")
         add("brain", brain, brain)
-    voxels = {}
+    voxels: dict[int, np.ndarray] = {}
+    listed: dict[str, list[int]] = {}
     if labels is not None and names is not None:
         voxels = voxels_by_label(measurement.on_grid(labels, "the label image"))
+        listed = {key: tissue_labels(names, key) for key in REFERENCES[1:]}
+    tissues = tissues or {}
     for key in REFERENCES[1:]:
         if key in set(table["name"]):
             continue
-        parts = [label for label in tissue_labels(names, key) if label in voxels] if voxels else []
+        parts = [label for label in listed.get(key, ()) if label in voxels]
         if parts:
             whole = voxels_of(parts, voxels)
             part = in_image(parts, voxels, totals)
             add(key, whole, measurement.core(whole), joined(parts), part)
-        elif key in (tissues or {}):
+        elif key in tissues:
             given = measurement.on_grid(tissues[key], f"the mask of {key}").astype(bool)
             add(key, np.flatnonzero(given), np.flatnonzero(given))
     if samples is not None:
@@ -273,7 +276,7 @@ def difference_matrix(differences: pd.DataFrame, column: str = "difference") -> 
     pairs = differences[["region", "reference"]]
     names = list(dict.fromkeys(pairs.to_numpy().T.ravel()))
     matrix = pd.DataFrame(np.nan, index=names, columns=names)
-    at = [matrix.index.get_indexer(pairs[c]) for c in ("region", "reference")]
+    at = [matrix.index.get_indexer(pd.Index(pairs[c])) for c in ("region", "reference")]
     values = matrix.to_numpy(copy=True)
     numbers = differences[column].to_numpy(dtype=float)
     values[at[0], at[1]] = numbers
@@ -332,7 +335,7 @@ def reference_statistics(chi: np.ndarray, mask: np.ndarray, table: pd.DataFrame)
     }
     for name, row in _unique(table).iterrows():
         if name != "brain":
-            statistics[name] = {
+            statistics[str(name)] = {
                 "mean": _number(row["mean"] - brain),
                 "sd": _number(row["sd"]),
                 "n_voxels": int(row["n_voxels"]),
@@ -401,9 +404,9 @@ def rereference(table: pd.DataFrame, name: str) -> pd.DataFrame:
     rows = _unique(table)
     if name not in rows.index:
         raise ValueError(f"{name!r} is no row of the region table")
-    zero = rows.loc[name, "mean"]
+    zero, coverage = (float(rows[c][name]) for c in ("mean", "coverage"))
     if not np.isfinite(zero):
-        raise ValueError(f"{name!r} has no mean (coverage {rows.loc[name, 'coverage']:.2f})")
+        raise ValueError(f"{name!r} has no mean (coverage {coverage:.2f})")
     referenced = table.copy()
     referenced[LEVELS] = referenced[LEVELS] - zero
     return referenced
@@ -434,7 +437,7 @@ def _shared_voxels(table: pd.DataFrame) -> set[tuple[str, str]]:
             shared |= {(whole, part) for part in sided if split_side(part)[0] in (whole, base)}
     for key in REFERENCES[1:]:
         # A row with a label of its own was not put together from the others.
-        if key in table.index and pd.isna(table.loc[key, "index"]):
+        if key in table.index and pd.isna(table["index"][key]):
             shared |= {(key, name) for name in table.index if name != key and tissue(name) == key}
     return shared | {(b, a) for a, b in shared}
 
@@ -445,7 +448,7 @@ def _labels_of(table: pd.DataFrame) -> dict[str, set[int]]:
         return {}
     # A column of single labels with a gap comes back from a file as floating-point numbers.
     return {
-        name: {int(float(part)) for part in str(cell).split("+")}
+        str(name): {int(float(part)) for part in str(cell).split("+")}
         for name, cell in table["labels"].items()
         if not pd.isna(cell)
     }

@@ -9,6 +9,7 @@ dropped) would make the offset part of the result.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -372,18 +373,19 @@ def region_table(
         listed["name"], listed["hemisphere"], listed["labels"], strict=True
     ):
         here = voxels_of(parts, voxels)
-        row = {"index": parts[0] if len(parts) == 1 else pd.NA, "labels": joined(parts)}
+        row: dict[str, Any] = {"index": parts[0] if len(parts) == 1 else pd.NA}
+        row["labels"] = joined(parts)
         part = in_image(parts, voxels, totals)
         row |= {"name": name, "hemisphere": hemisphere} | measurement.row(name, here, part=part)
         rows.append(row)
         by_name[name] = (here, row, parts)
     for name, sides in both_sides(listed).items():
         pair = [by_name[side] for side in sides]
-        row = {"index": pd.NA, "labels": "+".join(p[1]["labels"] for p in pair)}
+        row = {"index": pd.NA, "labels": "+".join(str(p[1]["labels"]) for p in pair)}
         row |= {"name": name, "hemisphere": "both"}
         part = in_image([label for p in pair for label in p[2]], voxels, totals)
-        here, their_rows = [p[0] for p in pair], [p[1] for p in pair]
-        rows.append(row | measurement.both(name, here, their_rows, part))
+        theirs, their_rows = [p[0] for p in pair], [p[1] for p in pair]
+        rows.append(row | measurement.both(name, theirs, their_rows, part))
     if samples is not None:
         samples.update(measurement.samples)
     return table_of(rows)

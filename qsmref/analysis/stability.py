@@ -89,8 +89,9 @@ def survival_table(comparison: pd.DataFrame, level: float = _LEVEL) -> pd.DataFr
     table["n_tested"], table["n_significant"] = tested.sum(axis=1), found.sum(axis=1)
     for sweep in SWEEPS:
         at = masks_of(covers, sweep)
-        known = tested[:, at].any(axis=1)
-        table[f"survives_{sweep}"] = _words((found | ~tested)[:, at].all(axis=1), known)
+        known = np.count_nonzero(tested[:, at], axis=1) > 0
+        failed = np.count_nonzero((tested & ~found)[:, at], axis=1)
+        table[f"survives_{sweep}"] = _words(failed == 0, known)
     for k, name in enumerate(names):
         table[name] = _words(found[:, k], tested[:, k])
     table.attrs["masks"] = dict(zip(names, covers, strict=True))
@@ -304,7 +305,7 @@ def growth_table(
                 "ci_low": low,
                 "ci_high": high,
                 "intercept": intercept,
-                "spearman": float(np.corrcoef(*ranks)[0, 1]),
+                "spearman": float(np.corrcoef(np.stack(ranks))[0, 1]),
             }
         )
     columns = ["sweep", "n_pairs", "n", "slope", "ci_low", "ci_high", "intercept", "spearman"]

@@ -26,13 +26,13 @@ def _covariances(
 ) -> list[float]:
     """Mean product of residuals at lags 1, 2, ... along an axis, while enough pairs exist."""
     least = max(0.2 * np.count_nonzero(inside), 4)
-    covariances = []
+    covariances: list[float] = []
     for lag in range(1, min(lags, inside.shape[axis] - 1) + 1):
         pairs = np.count_nonzero(np.logical_and(*_shifted(inside, axis, lag)))
         if pairs < least:
             break
         late, early = _shifted(residual, axis, lag)
-        covariances.append(float(np.einsum("ijk,ijk->", late, early)) / pairs)
+        covariances.append(float(np.einsum("ijk,ijk->", late, early)) / int(pairs))
         # Correcting for the fitted mean does not lift this lag over the threshold, so no later
         # one is used; in a large region the correction is nil, and the first negative lag ends it.
         if covariances[-1] < (-0.3 * variance if least < 2000 else 0.0):
@@ -100,7 +100,7 @@ def standard_error(values: np.ndarray, inside: np.ndarray, voxel_size: Sequence[
         for axis in range(3)
     ]
     region = inside.astype(np.float64)
-    shared = 1 / n
+    shared = 1 / float(n)
     for _ in range(8):
         total = variance / (1 - shared)
         reach = region

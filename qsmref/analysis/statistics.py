@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -238,7 +239,7 @@ def compare(
         parts.append(_frame(summary, labels, result, design, note, confidence))
     table = pd.concat(parts, ignore_index=True)
     table = pd.concat([outcomes.rows.reset_index(drop=True), table], axis=1)
-    extra: dict[str, object] = {}
+    extra: dict[str, Any] = {}
     if test == "permutation":
         skip = table["note"].notna().to_numpy()
         p, p_fwe, done = permutation_p(outcomes, design, codes, skip, permutations, seed)
@@ -256,8 +257,8 @@ def compare(
         "family": family,
         "confidence": confidence,
         "excluded": [list(pair) for pair in design.excluded],
-        **extra,
     }
+    table.attrs.update(extra)
     return table
 
 
@@ -320,7 +321,12 @@ def _frame(summary, labels, result, design, note, confidence) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def hedges_g(summary, result, adjusted: bool, confidence: float) -> Effect:
+def hedges_g(
+    summary: dict[str, np.ndarray],
+    result: dict[str, np.ndarray],
+    adjusted: bool,
+    confidence: float,
+) -> Effect:
     """Hedges' g of two groups from their summaries; from the residual SD when adjusted."""
     from scipy.stats import norm
     from statsmodels.stats.meta_analysis import effectsize_smd

@@ -35,8 +35,8 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     >>> listed(["SN", "RN"]), listed("abc", most=2)
     ('SN, RN', 'a, b, ...')
     """
-    names = [str(name) for name in names]
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    words = [str(name) for name in names]
+    return ", ".join(words[:most]) + (", ..." if len(words) > most else "")
 
 
 def hint(name: str, known: Iterable[object]) -> str:
@@ -45,11 +45,11 @@ def hint(name: str, known: Iterable[object]) -> str:
     >>> hint("patients", ["control", "patient"])
     "did you mean 'patient'? There are control, patient"
     """
-    known = [str(k) for k in known]
-    lower = {k.lower(): k for k in reversed(known)}
+    words = [str(k) for k in known]
+    lower = {k.lower(): k for k in reversed(words)}
     close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.5)
     start = f"did you mean {lower[close[0]]!r}? There" if close else "there"
-    return f"{start} are {listed(known)}"
+    return f"{start} are {listed(words)}"
 
 
 def column(table: pd.DataFrame, name: str, what: str = "the table") -> pd.Series:

@@ -1,4 +1,4 @@
-"""The cohort: average of the maps in the template."""
+"""Nodes of the cohort: the average of all maps in the template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep of masks: the map that each of them gives, and the table of all."""
+"""Nodes of the coverage sweep: the map under each of several masks, and the table of all."""
 
 from __future__ import annotations
 

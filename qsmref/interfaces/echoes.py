@@ -1,4 +1,4 @@
-"""Echoes: loading them with their checks, the field fit, and the brain mask."""
+"""Nodes of the echoes: loading them with their checks, the field fit, and the brain mask."""
 
 from __future__ import annotations
 

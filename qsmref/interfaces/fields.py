@@ -1,4 +1,4 @@
-"""Fields: unwrapping, change of unit, background removal, inversion."""
+"""Nodes of the field: unwrapping, change of unit, background removal, inversion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results under their final names: image or table with its sidecar, each complete or absent."""
+"""Nodes that write results under their final names: with a sidecar, complete or absent."""
 
 from __future__ import annotations
 

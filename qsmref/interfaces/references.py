@@ -1,4 +1,4 @@
-"""Reference tissues, maps with a reference as zero, and what the noise does to both."""
+"""Nodes of the references: tissue masks, maps with another zero, what the noise does to both."""
 
 from __future__ import annotations
 

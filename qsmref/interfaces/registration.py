@@ -1,4 +1,4 @@
-"""Registration: bias field, rigid, to a template, and resampling through the transforms."""
+"""Nodes of registration: bias field, rigid, to a template, and resampling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of the phantom study: a condition's field, a mask, what a chain's maps say, the report."""
+"""Nodes of the phantom study: a condition's field, a mask, what maps say, the report."""
 
 from __future__ import annotations
 

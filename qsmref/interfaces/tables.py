@@ -1,4 +1,4 @@
-"""Regions: label images with their names, and the tables made of a map in them."""
+"""Nodes of the regions: label images with their names, and the tables of a map in them."""
 
 from __future__ import annotations
 

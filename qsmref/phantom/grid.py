@@ -1,4 +1,4 @@
-"""Voxel grids in the coordinates of a model, and polynomials on them."""
+"""Voxel grids of the phantom in the coordinates of its head, and polynomials on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smooth random functions of position, defined in mm."""
+"""Smooth random functions of position (mm), for texture and shapes that differ between people."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class TotalVariation:
     voxel_size : (3,) float
         mm.
     smooth : (3, x, y, z) bool array
-        Where |forward difference| counts (w_d = 1); the map may jump freely elsewhere.
+        Where the forward difference counts (w_d = 1); the map may jump freely elsewhere.
     kernels : sequence of half spectra (real)
         K_c.
     shell : (x, y, z) uint8 array

@@ -13,24 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .dipole import unit_vector
+from . import methods
+from .checks import unit_vector
 from .dispatch import Methods, checked_field, checked_noise
 
-#: Module and function of each method; modules are imported when they are first used.
-METHODS = Methods(
-    "background removal",
-    {
-        "none": ("background", "no_removal"),
-        "pdf": ("pdf", "pdf"),
-        "sharp": ("sharp", "sharp"),
-        "v-sharp": ("sharp", "v_sharp"),
-        "resharp": ("sharp", "resharp"),
-        "lbv": ("lbv", "lbv"),
-        "harperella": ("harperella", "harperella"),
-        "ismv": ("sharp", "iterative_smv"),
-    },
-    common=("b0_dir", "noise"),
-)
+METHODS = Methods("background removal", methods.BACKGROUND, common=("b0_dir", "noise"))
 
 
 def remove_background(

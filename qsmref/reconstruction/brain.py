@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from .dipole import unit_vector
+from .checks import Numbers, unit_vector
 from .jit import kernel
 
 _LEVELS = 4  # subdivisions of the icosahedron: 2562 vertices
@@ -199,7 +199,7 @@ def _centre(image, within, largest, h) -> tuple[np.ndarray, float]:
 
 def brain_surface(
     image: np.ndarray,
-    voxel_size: Sequence[float],
+    voxel_size: Numbers,
     *,
     up: Sequence[float] = (0, 0, 1),
     fraction: float = 0.5,
@@ -226,8 +226,8 @@ def brain_surface(
         first has found.
     """
     image = np.ascontiguousarray(image, dtype=np.float32)
-    h, up = np.asarray(voxel_size, dtype=float), unit_vector(up)
-    levels, centre, radius = _start(image, h, up)
+    h, vertex = np.asarray(voxel_size, dtype=float), unit_vector(up)
+    levels, centre, radius = _start(image, h, vertex)
     sphere, faces = icosphere()
     ring, number = neighbours(faces, len(sphere))
     for run in range(2):
@@ -235,7 +235,8 @@ def brain_surface(
         level = tuple(levels)
         # Of the first run only the centre and the size are used.
         rest = _AT_REST if run else 1.0
-        _deform(image, h, points, faces, ring, number, level, fraction, slope, up, iterations, rest)
+        shape = (faces, ring, number, level, fraction, slope, vertex)
+        _deform(image, h, points, *shape, iterations, rest)
         if run:
             break
         found = surface_mask(points, faces, image.shape, h)
@@ -358,7 +359,7 @@ def _crossings(points, faces, out):
 
 
 def surface_mask(
-    points: np.ndarray, faces: np.ndarray, shape: Sequence[int], voxel_size: Sequence[float]
+    points: np.ndarray, faces: np.ndarray, shape: Sequence[int], voxel_size: Numbers
 ) -> np.ndarray:
     """Voxels whose centre a closed, outward oriented surface goes round at least once.
 

@@ -1,4 +1,4 @@
-"""Checks of echoes and masks, and what follows from the echo times alone."""
+"""Checks of echoes, masks and directions, and what follows from the echo times alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: Numbers along an axis, as callers have them: sizes of a voxel, echo times.
+Numbers = Sequence[float] | np.ndarray
 
-def check_times(echo_times: Sequence[float], echoes: int) -> np.ndarray:
+
+def check_times(echo_times: Numbers, echoes: int) -> np.ndarray:
     """Echo times as float64; a ValueError when they are not `echoes` increasing positive ones."""
     times = np.asarray(echo_times, dtype=float)
     if times.shape != (echoes,):
@@ -34,7 +37,7 @@ def check_series(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def check_echoes(
-    magnitude: np.ndarray, phase: np.ndarray, echo_times: Sequence[float]
+    magnitude: np.ndarray, phase: np.ndarray, echo_times: Numbers
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Magnitude, phase and echo times that fit together; a ValueError says what is odd."""
     magnitude, phase = check_series(magnitude, "magnitude"), check_series(phase, "phase")
@@ -58,7 +61,7 @@ def check_mask(mask: np.ndarray | None, shape: Sequence[int]) -> np.ndarray:
     return mask
 
 
-def evenly_spaced(echo_times: Sequence[float]) -> bool:
+def evenly_spaced(echo_times: Numbers) -> bool:
     """Whether the echo spacing is constant within 1 %.
 
     Echo times are often stored rounded to 10 us, so equality would be too strict; with spacings
@@ -71,7 +74,7 @@ def evenly_spaced(echo_times: Sequence[float]) -> bool:
     return bool(np.all(np.abs(steps - steps[0]) <= 0.01 * steps[0])) if steps.size else True
 
 
-def echo_spacing(echo_times: Sequence[float]) -> float:
+def echo_spacing(echo_times: Numbers) -> float:
     """dTE, the time that field maps in radians refer to: TE2 - TE1, or TE for a single echo."""
     times = np.asarray(echo_times, dtype=float)
     return float(times[1] - times[0] if times.size > 1 else times[0])
@@ -80,3 +83,12 @@ def echo_spacing(echo_times: Sequence[float]) -> float:
 def design(times: np.ndarray) -> tuple[np.ndarray, int]:
     """Times in units of dTE from the first echo, and the aliases to try on either side."""
     return (times - times[0]) / echo_spacing(times), 0 if evenly_spaced(times) else 2
+
+
+def unit_vector(b0_dir: Sequence[float]) -> np.ndarray:
+    """`b0_dir` scaled to length one; a ValueError when it has no direction."""
+    b0 = np.asarray(b0_dir, dtype=float)
+    length = np.linalg.norm(b0)
+    if b0.shape != (3,) or not np.isfinite(length) or length == 0:
+        raise ValueError(f"b0_dir must be three numbers that are not all zero, got {b0_dir!r}")
+    return b0 / length

@@ -88,7 +88,7 @@ def tikhonov(
 
     References
     ----------
-    Bilgic et al. 2014, doi:10.1002/mrm.25029.
+    Bilgic et al. 2014, doi:10.1002/jmri.24365.
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be positive, got {alpha}")
@@ -96,7 +96,7 @@ def tikhonov(
         raise ValueError(f"penalty must be 'gradient' or 'identity', got {penalty!r}")
 
     def divide(kernel, ks):
-        square = 1.0
+        square = np.ones(1, kernel.dtype)
         if penalty == "gradient":
             square = gradient_spectrum(ks, voxel_size)
         denominator = kernel**2 + alpha**2 * square
@@ -108,9 +108,10 @@ def tikhonov(
 
 def gradient_spectrum(ks: Sequence[np.ndarray], voxel_size: Sequence[float]) -> np.ndarray:
     """Eigenvalues (per mm squared) of minus the 7-point Laplacian on a periodic grid."""
-    return sum(
+    x, y, z = (
         (2 - 2 * np.cos(2 * np.pi * k * h)) / h**2 for k, h in zip(ks, voxel_size, strict=True)
     )
+    return x + y + z
 
 
 def _filtered(field, mask, voxel_size, b0_dir, padding_mm, divide) -> Result:

@@ -1,4 +1,4 @@
-"""Working on the part of the array that a mask needs."""
+"""Cut arrays to the box that a mask needs, and paste results back: fewer voxels, same numbers."""
 
 from __future__ import annotations
 

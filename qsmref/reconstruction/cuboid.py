@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from .dipole import unit_vector
+from .checks import unit_vector
 from .fft import frequencies
 from .jit import numba, parallel_kernel
 
@@ -15,7 +16,7 @@ def cuboid_kernel(
     grid: Sequence[int],
     voxel_size: Sequence[float],
     b0_dir: Sequence[float] = (0, 0, 1),
-    dtype=np.float32,
+    dtype: npt.DTypeLike = np.float32,
 ) -> np.ndarray:
     r"""Dipole kernel in k-space for the mean field over a voxel of uniform cuboid voxels.
 

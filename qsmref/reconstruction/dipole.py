@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from .checks import unit_vector
 from .fft import Transform, frequencies, good_size
 
 #: Gyromagnetic ratio of the proton over 2 pi, in Hz per tesla (CODATA 2018, shielded values differ
@@ -13,20 +15,11 @@ from .fft import Transform, frequencies, good_size
 GAMMA_HZ_PER_T = 42.577478518e6
 
 
-def unit_vector(b0_dir: Sequence[float]) -> np.ndarray:
-    """`b0_dir` scaled to length one; a ValueError when it has no direction."""
-    b0 = np.asarray(b0_dir, dtype=float)
-    length = np.linalg.norm(b0)
-    if b0.shape != (3,) or not np.isfinite(length) or length == 0:
-        raise ValueError(f"b0_dir must be three numbers that are not all zero, got {b0_dir!r}")
-    return b0 / length
-
-
 def dipole_kernel(
     grid: Sequence[int],
     voxel_size: Sequence[float],
     b0_dir: Sequence[float] = (0, 0, 1),
-    dtype=np.float32,
+    dtype: npt.DTypeLike = np.float32,
 ) -> np.ndarray:
     r"""Dipole kernel in k-space, on the half spectrum of a real FFT.
 

@@ -61,7 +61,9 @@ class Methods:
         return {name: value for name, value in common.items() if name in asked}
 
 
-def checked_field(field, mask, voxel_size) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+def checked_field(
+    field: np.ndarray, mask: np.ndarray, voxel_size: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
     """Field, mask and voxel size of the types that the methods work with, or a ValueError."""
     field = np.asarray(field)
     if field.ndim != 3 or field.dtype.kind not in "fiu":
@@ -84,7 +86,9 @@ def checked_field(field, mask, voxel_size) -> tuple[np.ndarray, np.ndarray, tupl
     return field, mask, tuple(float(h) for h in spacing)
 
 
-def checked_noise(noise, mask: np.ndarray, field: np.ndarray) -> np.ndarray | None:
+def checked_noise(
+    noise: np.ndarray | None, mask: np.ndarray, field: np.ndarray
+) -> np.ndarray | None:
     """Noise map of the field's shape and type, or a ValueError; None stays None."""
     if noise is None:
         return None

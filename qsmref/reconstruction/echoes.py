@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import check_echoes, check_mask, design, echo_spacing, evenly_spaced
+from .checks import Numbers, check_echoes, check_mask, design, echo_spacing, evenly_spaced
 from .curvature import bend
 from .linefit import fit_voxels
 from .methods import ECHO_FIT
@@ -39,7 +39,7 @@ class EchoFit(NamedTuple):
 def fit_echoes(
     magnitude: np.ndarray,
     phase: np.ndarray,
-    echo_times: Sequence[float],
+    echo_times: Numbers,
     mask: np.ndarray | None = None,
     *,
     method: str = "nonlinear",

@@ -114,7 +114,7 @@ def interior_pairs(mask: np.ndarray) -> np.ndarray:
 
 
 @parallel_kernel
-def gradient(x, spacing, out):
+def gradient(x: np.ndarray, spacing: np.ndarray, out: np.ndarray) -> None:
     """Forward differences per mm into `out` (3, x, y, z), zero at the last plane of each axis."""
     nx, ny, nz = x.shape
     for i in numba.prange(nx):
@@ -127,7 +127,7 @@ def gradient(x, spacing, out):
 
 
 @parallel_kernel
-def gradient_adjoint(g, spacing, out):
+def gradient_adjoint(g: np.ndarray, spacing: np.ndarray, out: np.ndarray) -> None:
     """Adjoint of :func:`gradient`: minus the divergence of `g` (3, x, y, z), into `out`."""
     _, nx, ny, nz = g.shape
     for i in numba.prange(nx):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from .closedform import gradient_spectrum
 from .crop import bounding_box, paste
 from .fft import Transform, frequencies, good_size
 from .krylov import conjugate_gradients
@@ -134,9 +135,6 @@ def _quiet_field(source, whole, inverse, transform, stop):
 
 def _inverse_laplacian(grid: Sequence[int], voxel_size: Sequence[float], dtype) -> np.ndarray:
     """Spectrum of the inverse of the negative 7-point Laplacian, mm squared; 0 at k = 0."""
-    eigenvalues = sum(
-        (2 - 2 * np.cos(2 * np.pi * k * h)) / h**2
-        for k, h in zip(frequencies(grid, voxel_size), voxel_size, strict=True)
-    )
+    eigenvalues = gradient_spectrum(frequencies(grid, voxel_size), voxel_size)
     eigenvalues[0, 0, 0] = np.inf
     return (1 / eigenvalues).astype(dtype)

@@ -13,20 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from .dipole import GAMMA_HZ_PER_T, unit_vector
+from . import methods
+from .checks import unit_vector
+from .dipole import GAMMA_HZ_PER_T
 from .dispatch import Methods, checked_field, checked_noise
 
-#: Module and function of each method; modules are imported when they are first used.
 METHODS = Methods(
     "dipole inversion",
-    {
-        "single-step": ("singlestep", "single_step"),
-        "total-field": ("totalfield", "total_field_inversion"),
-        "medi": ("medi", "medi"),
-        "tv": ("singlestep", "total_variation"),
-        "tkd": ("closedform", "tkd"),
-        "tikhonov": ("closedform", "tikhonov"),
-    },
+    methods.INVERSION,
     common=("b0_dir", "magnitude", "noise", "radians_per_ppm", "csf"),
 )
 

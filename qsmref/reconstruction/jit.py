@@ -51,7 +51,8 @@ def parallel_kernel(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments):
-        numba.set_num_threads(min(thread_count(), numba.config.NUMBA_NUM_THREADS))
+        available = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        numba.set_num_threads(min(thread_count(), available))
         return compiled(*arguments)
 
     return call

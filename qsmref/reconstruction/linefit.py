@@ -119,7 +119,23 @@ def _common_step(phase, weight, times):
 
 
 @parallel_kernel
-def fit_voxels(magnitude, phase, index, times, branches, nonlinear, field, noise, residual):
+def fit_voxels(
+    magnitude: np.ndarray,
+    phase: np.ndarray,
+    index: np.ndarray,
+    times: np.ndarray,
+    branches: int,
+    nonlinear: bool,
+    field: np.ndarray,
+    noise: np.ndarray,
+    residual: np.ndarray,
+) -> None:
+    """Fit the voxels `index` of (voxel, echo) arrays; the last three arrays take the results.
+
+    `times` are in units of dTE from the first echo, `branches` aliases are tried on either side.
+    `field` is in rad per dTE, `noise` in the same for complex noise of one, `residual` is the part
+    of the signal's energy that the line leaves.
+    """
     n = times.size
     chunks = (index.size + _CHUNK - 1) // _CHUNK
     for chunk in prange(chunks):

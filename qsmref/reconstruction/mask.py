@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from .brain import find_brain
+from .checks import Numbers
 
 
 def brain_mask(
-    magnitude: np.ndarray, voxel_size: Sequence[float], method: str = "surface", **parameters
+    magnitude: np.ndarray, voxel_size: Sequence[float], method: str = "surface", **parameters: Any
 ) -> np.ndarray:
     """Brain mask of a magnitude image, with no outside tool.
 
@@ -72,7 +74,7 @@ def _around(mask: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:
 
 
 def erode(
-    mask: np.ndarray, mm: float, voxel_size: Sequence[float], *, at_border: bool = False
+    mask: np.ndarray, mm: float, voxel_size: Numbers, *, at_border: bool = False
 ) -> np.ndarray:
     """Remove the voxels whose centre lies within `mm` of the centre of a voxel outside.
 

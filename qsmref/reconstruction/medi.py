@@ -9,7 +9,7 @@ the magnitude, C the cerebrospinal fluid. Gauss-Newton steps, each solved by con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,17 @@ class GaussNewton:
     """Data, weights and operators of one inversion, on the padded grid, in radians."""
 
     def __init__(
-        self, transform, kernel, voxel_size, edges, inside, phase, spread, lambda_, merit, csf
+        self,
+        transform: Transform,
+        kernel: np.ndarray,
+        voxel_size: Sequence[float],
+        edges: np.ndarray,
+        inside: np.ndarray,
+        phase: np.ndarray,
+        spread: np.ndarray,
+        lambda_: float,
+        merit: bool,
+        csf: tuple[np.ndarray, float] | None,
     ):
         self.transform, self.kernel, self.edges = transform, kernel, edges
         self.inside, self.merit, self.lambda_ = inside, merit, lambda_
@@ -151,7 +161,10 @@ class GaussNewton:
         self.spacing = np.asarray(voxel_size, phase.dtype)
         self.phase = np.where(inside, phase, 0).astype(phase.dtype)
         self.spread = spread
-        self.csf, self.lambda_csf = csf if csf is not None else (None, 0.0)
+        self.csf: np.ndarray | None = None
+        self.lambda_csf = 0.0
+        if csf is not None:
+            self.csf, self.lambda_csf = csf
         if self.csf is not None and not self.csf.any():
             raise ValueError("the mask of cerebrospinal fluid has no voxel inside the brain mask")
         self.weight2 = self._weight2()
@@ -168,7 +181,14 @@ class GaussNewton:
         _multiply(spectrum, self.kernel)
         return self.transform.inverse(spectrum)
 
-    def solve(self, tolerance, max_iterations, cg_tolerance, cg_max_iterations, precondition=None):
+    def solve(
+        self,
+        tolerance: float,
+        max_iterations: int,
+        cg_tolerance: float,
+        cg_max_iterations: int,
+        precondition: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Map in rad, and what was done; `precondition` is handed to the inner loop."""
         x = np.zeros(self.phase.shape, self.phase.dtype)
         field = np.zeros_like(x)

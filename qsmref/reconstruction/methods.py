@@ -1,6 +1,7 @@
-"""Names of the methods of each step: importing this costs nothing, so the command line can too.
+"""The list of methods of each step: what each is called, and which function it is.
 
-The dispatchers hold the functions; a test compares their tables with these names.
+Importing this costs nothing, so that the command line can show the names: a method's module is
+imported when the method is first used. What a new method takes is in ``docs/new-method.md``.
 """
 
 from __future__ import annotations
@@ -8,11 +9,27 @@ from __future__ import annotations
 #: :func:`qsmref.reconstruction.unwrap`
 UNWRAP = ("romeo", "laplacian", "poisson")
 
-#: :func:`qsmref.reconstruction.remove_background`
-BACKGROUND = ("none", "pdf", "sharp", "v-sharp", "resharp", "lbv", "harperella", "ismv")
+#: :func:`qsmref.reconstruction.remove_background`: module of this package and function in it.
+BACKGROUND: dict[str, tuple[str, str]] = {
+    "none": ("background", "no_removal"),
+    "pdf": ("pdf", "pdf"),
+    "sharp": ("sharp", "sharp"),
+    "v-sharp": ("sharp", "v_sharp"),
+    "resharp": ("sharp", "resharp"),
+    "lbv": ("lbv", "lbv"),
+    "harperella": ("harperella", "harperella"),
+    "ismv": ("sharp", "iterative_smv"),
+}
 
-#: :func:`qsmref.reconstruction.invert`
-INVERSION = ("single-step", "medi", "tkd", "tikhonov", "tv", "total-field")
+#: :func:`qsmref.reconstruction.invert`: the same.
+INVERSION: dict[str, tuple[str, str]] = {
+    "single-step": ("singlestep", "single_step"),
+    "medi": ("medi", "medi"),
+    "tkd": ("closedform", "tkd"),
+    "tikhonov": ("closedform", "tikhonov"),
+    "tv": ("singlestep", "total_variation"),
+    "total-field": ("totalfield", "total_field_inversion"),
+}
 
 #: Inversions that take the total field, so that no background removal is needed before them.
 TOTAL_FIELD = ("single-step", "total-field")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .jit import numba, parallel_kernel
 from .krylov import conjugate_gradients
@@ -25,11 +26,11 @@ _SWEEPS_AT_THE_END = 8
 @dataclass
 class _Level:
     mask: np.ndarray
-    coefficients: tuple[float, float, float]
+    coefficients: tuple[float, ...]
+    solution: np.ndarray = field(repr=False)
+    right: np.ndarray = field(repr=False)
+    residual: np.ndarray = field(repr=False)
     factors: tuple[int, int, int] | None = None
-    solution: np.ndarray = field(default=None, repr=False)
-    right: np.ndarray = field(default=None, repr=False)
-    residual: np.ndarray = field(default=None, repr=False)
 
 
 class MaskedPoisson:
@@ -52,15 +53,15 @@ class MaskedPoisson:
     and its transpose, so it is symmetric, as conjugate gradients need.
     """
 
-    def __init__(self, mask: np.ndarray, voxel_size: Sequence[float], dtype=np.float32):
+    def __init__(
+        self, mask: np.ndarray, voxel_size: Sequence[float], dtype: npt.DTypeLike = np.float32
+    ):
         self.dtype = np.dtype(dtype)
         self.levels = []
         mask, spacing = np.pad(mask, 1), np.asarray(voxel_size, float)
         while True:
-            level = _Level(mask, tuple(float(c) for c in 1 / spacing**2))
-            level.solution, level.right, level.residual = (
-                np.zeros(mask.shape, self.dtype) for _ in range(3)
-            )
+            x, right, residual = (np.zeros(mask.shape, self.dtype) for _ in range(3))
+            level = _Level(mask, tuple(float(c) for c in 1 / spacing**2), x, right, residual)
             self.levels.append(level)
             factors = _factors(mask.shape, spacing)
             coarse = _coarse_mask(mask, factors)
@@ -120,7 +121,8 @@ class MaskedPoisson:
 
 def _factors(shape, spacing) -> tuple[int, int, int]:
     fine = spacing <= _COARSEN_UP_TO * spacing.min()
-    return tuple(2 if f and n > _SMALLEST else 1 for f, n in zip(fine, shape, strict=True))
+    x, y, z = (2 if f and n > _SMALLEST else 1 for f, n in zip(fine, shape, strict=True))
+    return x, y, z
 
 
 def _coarse_mask(mask: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import chi2
 
-from .checks import check_echoes, check_mask, design
+from .checks import Numbers, check_echoes, check_mask, design
 from .linefit import fit_voxels
 
 
@@ -27,7 +26,7 @@ class NoiseLevel(NamedTuple):
 def noise_level(
     magnitude: np.ndarray,
     phase: np.ndarray,
-    echo_times: Sequence[float],
+    echo_times: Numbers,
     mask: np.ndarray | None = None,
 ) -> NoiseLevel:
     """Standard deviation of the complex noise, and where it was found.

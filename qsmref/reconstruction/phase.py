@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from .checks import check_echoes, check_mask, evenly_spaced
+from .checks import Numbers, check_echoes, check_mask, evenly_spaced
 from .romeo import unwrap_path
 
 TWO_PI = 2 * math.pi
@@ -60,7 +60,7 @@ def _wrap(phase: np.ndarray) -> np.ndarray:
     return phase - np.float32(TWO_PI) * np.rint(phase / np.float32(TWO_PI))
 
 
-def _smooth_complex(signal: np.ndarray, mm: float, voxel_size: Sequence[float]) -> np.ndarray:
+def _smooth_complex(signal: np.ndarray, mm: float, voxel_size: Numbers) -> np.ndarray:
     sigma = [mm / float(h) for h in voxel_size]
     parts = [ndimage.gaussian_filter(p, sigma, truncate=3.0) for p in (signal.real, signal.imag)]
     return parts[0] + 1j * parts[1]
@@ -209,7 +209,8 @@ def correct_bipolar(
     difference = 0.5 * double
     sign = np.where(np.arange(times.size) % 2 == 0, 0.5, -0.5).astype(np.float32)
     corrected = _wrap(phase - difference[..., None] * sign)
-    return Bipolar(corrected, difference, tuple(float(g) / 2 for g in slope), constant / 2)
+    half = (float(slope[0]) / 2, float(slope[1]) / 2, float(slope[2]) / 2)
+    return Bipolar(corrected, difference, half, constant / 2)
 
 
 def _ramp(twice, place, h, axes) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange
 from scipy import ndimage
 
-from .checks import check_mask, check_series, check_times
+from .checks import Numbers, check_mask, check_series, check_times
 from .jit import parallel_kernel
 from .mask import erode
 
@@ -17,7 +17,7 @@ from .mask import erode
 CSF_R2STAR = 5.0
 
 
-def integral_weights(echo_times: Sequence[float]) -> np.ndarray:
+def integral_weights(echo_times: Numbers) -> np.ndarray:
     """Weights of three neighbouring echoes for the integral of the parabola through them.
 
     Parameters

@@ -296,10 +296,8 @@ def _neighbour_difference(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """
     squares = np.zeros_like(field)
     for axis in range(3):
-        ahead = [slice(None)] * 3
-        behind = [slice(None)] * 3
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        ahead, behind = tuple(ahead), tuple(behind)
+        before = (slice(None),) * axis
+        ahead, behind = (*before, slice(1, None)), (*before, slice(None, -1))
         step = np.abs(field[ahead] - field[behind]) * (inside[ahead] & inside[behind])
         largest = np.zeros_like(field)
         largest[behind] = step
@@ -340,7 +338,7 @@ def _solve(
     """Run the alternating directions; returns the map in rad and what was done."""
     weight /= weight.dtype.type(np.mean(weight[shell > 0], dtype=float))
     original = weight * weight
-    problem = TotalVariation(
+    problem = TotalVariation(  # type: ignore[misc]  # splittings gives two numbers
         work.transform,
         work.voxel_size,
         smooth,

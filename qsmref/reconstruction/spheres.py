@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft
 
 from .fft import Transform
@@ -89,13 +90,18 @@ def second_moment(radius: float, voxel_size: Sequence[float]) -> float:
 
 
 def sphere_spectrum(
-    grid: Sequence[int], voxel_size: Sequence[float], radius: float, dtype=np.float32
+    grid: Sequence[int],
+    voxel_size: Sequence[float],
+    radius: float,
+    dtype: npt.DTypeLike = np.float32,
 ) -> np.ndarray:
     """Half spectrum (real) of the normalised sphere on a periodic grid; 1 at k = 0."""
     return weights_spectrum(grid, sphere_weights(radius, voxel_size), dtype)
 
 
-def weights_spectrum(grid: Sequence[int], weights: np.ndarray, dtype=np.float32) -> np.ndarray:
+def weights_spectrum(
+    grid: Sequence[int], weights: np.ndarray, dtype: npt.DTypeLike = np.float32
+) -> np.ndarray:
     """Half spectrum (real) of a symmetric stencil centred on the origin of a periodic grid."""
     if any(w > g for w, g in zip(weights.shape, grid, strict=True)):
         raise ValueError(

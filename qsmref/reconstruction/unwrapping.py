@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 from scipy import ndimage
 
-from .checks import check_echoes, check_mask, echo_spacing, evenly_spaced
+from .checks import Numbers, check_echoes, check_mask, echo_spacing, evenly_spaced
 from .echoes import fit_echoes
 from .fft import Transform, good_size
 from .jit import parallel_kernel
@@ -199,7 +199,7 @@ def _sine_laplacian(phase, mask, weights, periodic, out):
 
 def unwrap_laplacian(
     phase: np.ndarray,
-    voxel_size: Sequence[float],
+    voxel_size: Numbers,
     mask: np.ndarray | None = None,
     padding: float = 20.0,
     periodic: bool = False,
@@ -223,7 +223,7 @@ def unwrap_laplacian(
     mask = check_mask(mask, phase.shape)
     source = np.empty(phase.shape, dtype=np.float32)
     _sine_laplacian(np.asarray(phase, dtype=np.float32), mask, 1 / h**2, periodic, source)
-    grid = phase.shape
+    grid: Sequence[int] = phase.shape
     if padding > 0:
         grid = [good_size(n + math.ceil(padding / s)) for n, s in zip(phase.shape, h, strict=True)]
     transform = Transform(phase.shape, grid)
@@ -232,7 +232,7 @@ def unwrap_laplacian(
     return np.where(mask, transform.inverse(spectrum), np.float32(0))
 
 
-def inverse_laplacian(grid: Sequence[int], voxel_size: Sequence[float]) -> np.ndarray:
+def inverse_laplacian(grid: Sequence[int], voxel_size: Numbers) -> np.ndarray:
     """1 / K on the half spectrum, K the 7-point Laplacian's spectrum (1/mm^2); 0 at k = 0."""
     h = np.asarray(voxel_size, dtype=float)
     spectrum = np.zeros([grid[0], grid[1], grid[2] // 2 + 1], dtype=np.float64)
@@ -286,7 +286,7 @@ def _mask_laplacian(x, mask, weights, out):
 
 def unwrap_poisson(
     phase: np.ndarray,
-    voxel_size: Sequence[float],
+    voxel_size: Numbers,
     mask: np.ndarray | None = None,
     tolerance: float = 1e-4,
     max_iterations: int = 200,

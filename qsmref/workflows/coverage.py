@@ -1,4 +1,4 @@
-"""The sweep of masks: from the unwrapped field to the table of differences under each of them."""
+"""The graph of the coverage sweep: from the unwrapped field to the table of all masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labels of one atlas, checked and on the grid of the map."""
+"""The graph that checks the labels of one atlas and brings them to the grid of the map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a graph on this machine, for the commands that are no BIDS App."""
+"""Run a graph on this machine, for commands that are no BIDS App (the phantom study)."""
 
 from __future__ import annotations
 

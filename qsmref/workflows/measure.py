@@ -1,4 +1,4 @@
-"""All tables of one map: its atlases, their references, and what is made of them."""
+"""The graph of all tables of one map: atlases, their references, and what is made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spaces a map is brought to: registration of one run, and what is written of it."""
+"""The graph that brings one map to T1w and template space, and writes what comes of it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""One participant: the one place where settings become inputs of nodes."""
+"""The graph of one participant: the one place where settings become inputs of nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,7 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
     None; results are written to `output_dir`.
     """
     workflow = Workflow(name=run_name(run))
-    shape, scale = run.grid.shape, run.phase_scale
-    machine = {"omp_nthreads": threads_per_node(settings), "random_seed": settings.random_seed}
+    shape = run.grid.shape
     inversion_params, csf = split_csf(settings.inversion, settings.inversion_params)
     parameters = {"background": settings.background_params, "inversion": inversion_params}
     if settings.sloppy:
@@ -130,41 +129,7 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
             parameters[step] = with_few_iterations(step, getattr(settings, step), given)
     # A mask that somebody made on purpose is kept whole, unless asked otherwise.
     quality = {"on": True, "off": False, "auto": run.mask is None}[settings.mask_quality]
-    reconstruct = init_reconstruction_wf(
-        shape=shape,
-        echo_times=run.echo_times,
-        imaging_frequency=run.imaging_frequency,
-        phase_low=scale.low,
-        phase_high=scale.high,
-        phase_declared=scale.declared,
-        phase_sign=settings.phase_sign,
-        phase_offset=settings.phase_offset,
-        bipolar=settings.bipolar,
-        echo_fit=settings.echo_fit,
-        unwrap=settings.unwrap,
-        mask_given=run.mask is not None,
-        mask_method=settings.mask_method,
-        mask_erosion=settings.mask_erosion,
-        mask_quality=quality,
-        mask_params=settings.mask_params,
-        background=settings.background,
-        background_params=parameters["background"],
-        inversion=settings.inversion,
-        inversion_params=parameters["inversion"],
-        csf=csf,
-        csf_atlases=[r.atlas for r in run.regions if r.space == "native"],
-        csf_erosion=settings.reference_erosion,
-        **machine,
-    )
-    native = [r for r in run.regions if r.space == "native"]
-    if csf is not None and native:
-        reconstruct.inputs.inputnode.csf_labels = [str(r.image.path) for r in native]
-        reconstruct.inputs.inputnode.csf_names = [str(r.table) for r in native]
-    reconstruct.inputs.inputnode.magnitude = [str(s.path) for s in run.magnitude]
-    reconstruct.inputs.inputnode.phase = [str(s.path) for s in run.phase]
-    if run.mask is not None:
-        reconstruct.inputs.inputnode.mask = str(run.mask.path)
-
+    reconstruct = _reconstruction(run, settings, parameters, quality=quality, csf=csf)
     local_field = settings.background != "none"
     save_fields = outputs.init_fields_outputs_wf(
         prefix=run.prefix,
@@ -218,6 +183,54 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
             workflow, reconstruct, run=run, settings=settings, output_dir=output_dir, **method
         )
     return workflow
+
+
+def _reconstruction(
+    run: EchoRun,
+    settings: Settings,
+    parameters: Mapping[str, Mapping[str, Any]],
+    *,
+    quality: bool,
+    csf: str | None,
+) -> Workflow:
+    """Graph from the echoes to the map, with the files of the run as its inputs."""
+    scale = run.phase_scale
+    reconstruct = init_reconstruction_wf(
+        shape=run.grid.shape,
+        echo_times=run.echo_times,
+        imaging_frequency=run.imaging_frequency,
+        phase_low=scale.low,
+        phase_high=scale.high,
+        phase_declared=scale.declared,
+        phase_sign=settings.phase_sign,
+        phase_offset=settings.phase_offset,
+        bipolar=settings.bipolar,
+        echo_fit=settings.echo_fit,
+        unwrap=settings.unwrap,
+        mask_given=run.mask is not None,
+        mask_method=settings.mask_method,
+        mask_erosion=settings.mask_erosion,
+        mask_quality=quality,
+        mask_params=settings.mask_params,
+        background=settings.background,
+        background_params=parameters["background"],
+        inversion=settings.inversion,
+        inversion_params=parameters["inversion"],
+        csf=csf,
+        csf_atlases=[r.atlas for r in run.regions if r.space == "native"],
+        csf_erosion=settings.reference_erosion,
+        omp_nthreads=threads_per_node(settings),
+        random_seed=settings.random_seed,
+    )
+    native = [r for r in run.regions if r.space == "native"]
+    if csf is not None and native:
+        reconstruct.inputs.inputnode.csf_labels = [str(r.image.path) for r in native]
+        reconstruct.inputs.inputnode.csf_names = [str(r.table) for r in native]
+    reconstruct.inputs.inputnode.magnitude = [str(s.path) for s in run.magnitude]
+    reconstruct.inputs.inputnode.phase = [str(s.path) for s in run.phase]
+    if run.mask is not None:
+        reconstruct.inputs.inputnode.mask = str(run.mask.path)
+    return reconstruct
 
 
 def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) -> Workflow:
