@@ -216,7 +216,7 @@ def _conclude(output_dir: Path, subject: str, done, problems, settings: Settings
     from .dataset import write_status
     from .results import collect_results
 
-    results = collect_results(output_dir, subject)
+    results = collect_results(output_dir, subject, settings)
     told = {run.prefix: set(run.warnings) for run in done}
     warnings = {r["prefix"]: r["warnings"] for r in results if r["prefix"] in told}
     for prefix, sentences in warnings.items():
@@ -261,7 +261,8 @@ def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
             continue
         status = read_status(output_dir, subject)
         told = [Problem.from_dict(p) for p in status.get("problems", [])]
-        results, settings = collect_results(output_dir, subject), recorded_settings(status)
+        settings = recorded_settings(status)
+        results = collect_results(output_dir, subject, settings)
         write_participant_report(output_dir, subject, results, settings, told)
         print(f"sub-{subject}: report written", flush=True)
     return len(wanted) - len(problems), len(wanted), problems
