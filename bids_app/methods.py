@@ -16,6 +16,7 @@ import numpy as np
 
 import qsmref
 from qsmref.metadata import acquisition_of
+from qsmref.tables import read_tsv
 from qsmref.workflows.citations import is_known, sentence
 
 from .reporting import (
@@ -28,6 +29,7 @@ from .reporting import (
     reference_values,
     reporting_items,
 )
+from .sweeptable import mask_in_words, masks_of
 from .wording import number
 
 #: Key of ``Processing``, and where ``methods.json`` has its methods.
@@ -37,6 +39,11 @@ _SECTIONS = {
     "Unwrap": "unwrap",
     "BackgroundRemoval": "background",
     "Inversion": "inversion",
+}
+_SPACES = {
+    "native": "drawn on the grid of the map",
+    "template": "in the space of the template, brought to the grid of the map",
+    "T1w": "in the space of the T1-weighted image, brought to the grid of the map",
 }
 #: Runs that a heading names.
 _MOST_NAMES = 4
@@ -161,7 +168,7 @@ def _acquisition(members: Sequence[Result]) -> list[str]:
     ):
         sentences += [words.format(items[name])] * bool(items[name])
     missing = [
-        item.name.lower()
+        item.name[0].lower() + item.name[1:]
         for item in reporting_items(members[0])
         if item.value is None and item.part in ("Scanner", "Sequence")
     ]
@@ -255,7 +262,7 @@ def _analysis(members: Sequence[Result]) -> list[str]:
         )
     for atlas in members[0].get("measured", {}):
         each = [m["measured"][atlas] for m in members if atlas in m.get("measured", {})]
-        told = f"Regions of the atlas {atlas} are represented by the "
+        told = f"Regions of the atlas {atlas}{_labels(each)} are represented by the "
         told += f"{pooled(e.get('Statistic', 'mean') for e in each)} of their voxels in the mask"
         erosion = [e.get("RegionErosion") for e in each]
         told += f", eroded by {pooled(erosion)} mm" if any(erosion) else ""
@@ -264,6 +271,9 @@ def _analysis(members: Sequence[Result]) -> list[str]:
         repeats = [(e.get("NoisePropagation") or {}).get("repeats") for e in each]
         told += f"; noise of the echoes was propagated by {pooled(repeats)} repeats" * any(repeats)
         sentences.append(told + ".")
+    resampled = {"template", "T1w"}
+    if any(e.get("LabelSpace") in resampled for e in members[0].get("measured", {}).values()):
+        sentences.append(sentence("regions", "resampled"))
     if members[0].get("measured"):
         sentences.append(sentence("regions", "differential"))
     values: dict[str, list[tuple[float, float]]] = {}
@@ -274,9 +284,26 @@ def _analysis(members: Sequence[Result]) -> list[str]:
         words = [f"{name} {_mean_and_sd(each)} ppb" for name, each in values.items()]
         of = "mean ± SD of the voxels" if len(members) == 1 else "mean ± SD over maps"
         sentences.append(f"Relative to the mean of the whole brain: {', '.join(words)} ({of}).")
-    if any("coverage_tsv" in paths for m in members for paths in m["files"]["atlases"].values()):
-        sentences.append(sentence("regions", "coverage"))
+    swept = [
+        paths["coverage_tsv"]
+        for member in members
+        for paths in member.get("files", {}).get("atlases", {}).values()
+        if "coverage_tsv" in paths
+    ]
+    if swept:
+        masks = masks_of(read_tsv(swept[0]))
+        words = ", ".join(mask_in_words(*mask) for mask in masks if any(mask))
+        sentences.append(sentence("regions", "coverage", words))
     return sentences
+
+
+def _labels(each: Sequence[Mapping[str, Any]]) -> str:
+    """Where the labels of an atlas come from, in brackets."""
+    datasets = {str(uri).split(":")[1] for e in each for uri in e.get("LabelSources", ())}
+    spaces = {str(e["LabelSpace"]) for e in each if "LabelSpace" in e}
+    words = [f"labels of the dataset {' or '.join(sorted(datasets))}"] if datasets else []
+    words += [_SPACES.get(space, f"in the space {space}") for space in sorted(spaces)]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _mean_and_sd(each: Sequence[tuple[float, float]]) -> str:

@@ -99,9 +99,9 @@ def _problem(problem: Any, n: int, output_dir: Path) -> dict[str, str]:
 def _methods(output_dir: Path, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The methods text of these results; without any, what the command would have done."""
     if results:
-        return _blocks(methods_text(results))
+        return text_blocks(methods_text(results))
     citation = output_dir / "logs" / "CITATION.md"
-    return _blocks(citation.read_text(encoding="utf-8")) if citation.is_file() else []
+    return text_blocks(citation.read_text(encoding="utf-8")) if citation.is_file() else []
 
 
 def environment() -> jinja2.Environment:
@@ -128,7 +128,7 @@ def _linked(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def _blocks(markdown: str) -> list[dict[str, Any]]:
+def text_blocks(markdown: str) -> list[dict[str, Any]]:
     """Headings, paragraphs and lists of the methods text, which uses no more of Markdown."""
     blocks: list[dict[str, Any]] = []
     for chunk in re.split(r"\n\s*\n", markdown.strip()):
@@ -162,7 +162,7 @@ def _run(result: Mapping[str, Any], identity: str) -> dict[str, Any]:
     files = result.get("files", {})
     sidecar = result.get("sidecar", {})
     atlases = [
-        _atlas(name, paths, f"{identity}-atlas{n}")
+        read_atlas(name, paths, f"{identity}-atlas{n}")
         for n, (name, paths) in enumerate(files.get("atlases", {}).items(), 1)
     ]
     figures, facts = run_figures(files, sidecar, atlases)
@@ -228,8 +228,18 @@ def _steps(sidecar: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return steps
 
 
-def _atlas(name: str, paths: Mapping[str, Any], identity: str) -> dict[str, Any]:
-    """Tables of one atlas, the colours of its regions, and the heat maps of its differences."""
+def read_atlas(name: str, paths: Mapping[str, Any], identity: str) -> dict[str, Any]:
+    """Tables of one atlas, the colours of its regions, and the heat maps of its differences.
+
+    Parameters
+    ----------
+    name : str
+        Of the atlas.
+    paths : mapping
+        `roi_tsv`; perhaps `dseg`, `differential_tsv`, `coverage_tsv`.
+    identity : str
+        Its place in a page.
+    """
     table = read_tsv(paths["roi_tsv"])
     table["hemisphere"] = table["hemisphere"].fillna("n/a")
     listed = table[table["index"].notna()]

@@ -239,7 +239,17 @@ def _report(output_dir: Path, subject: str, results, settings: Settings, problem
     from .report import write_participant_report
 
     write_participant_report(output_dir, subject, results, settings, problems)
+    _write_methods(output_dir, subject, results)
     files.write_text(stamp, made_of)
+
+
+def _write_methods(output_dir: Path, subject: str, results) -> None:
+    """Write the methods of a participant's maps, as the report has them, to copy from."""
+    from .methods import methods_text
+
+    if results:
+        path = output_dir / "logs" / "methods" / f"sub-{subject}.md"
+        files.write_text(path, methods_text(results))
 
 
 def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
@@ -264,6 +274,7 @@ def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
         settings = recorded_settings(status)
         results = collect_results(output_dir, subject, settings)
         write_participant_report(output_dir, subject, results, settings, told)
+        _write_methods(output_dir, subject, results)
         print(f"sub-{subject}: report written", flush=True)
     return len(wanted) - len(problems), len(wanted), problems
 

@@ -70,7 +70,7 @@ def sweep_table(coverage: pd.DataFrame, nuclei: Collection[str] = ()) -> SweepTa
     SweepTable or None
         None when there is no second mask.
     """
-    masks = list(dict.fromkeys(zip(coverage["slab_cut_mm"], coverage["erosion_mm"], strict=True)))
+    masks = masks_of(coverage)
     if len(masks) < 2 or (0.0, 0.0) not in masks:
         return None
     others = [mask for mask in masks if mask != (0.0, 0.0)]
@@ -87,7 +87,12 @@ def sweep_table(coverage: pd.DataFrame, nuclei: Collection[str] = ()) -> SweepTa
         part = wide[[_kind(*pair) == title for pair in wide.index]]
         if len(part):
             kinds.append(_rows(title, part, others))
-    return SweepTable([_words(*mask) for mask in others], kinds)
+    return SweepTable([mask_in_words(*mask) for mask in others], kinds)
+
+
+def masks_of(coverage: pd.DataFrame) -> list[tuple[float, float]]:
+    """Slab cut and erosion (mm) of the masks of a table of coverages, in its order."""
+    return list(dict.fromkeys(zip(coverage["slab_cut_mm"], coverage["erosion_mm"], strict=True)))
 
 
 def _joined(region: str, reference: str, names: set[str]) -> bool:
@@ -103,7 +108,12 @@ def _kind(region: str, reference: str) -> str:
     return _KINDS[2] if reference in REFERENCES or region in REFERENCES else _KINDS[1]
 
 
-def _words(slab: float, erosion: float) -> str:
+def mask_in_words(slab: float, erosion: float) -> str:
+    """Name of a mask.
+
+    >>> mask_in_words(8, 2)
+    'slab \u22128 mm, erosion 2 mm'
+    """
     parts = [f"slab \u2212{slab:g} mm"] if slab else []
     return ", ".join(parts + ([f"erosion {erosion:g} mm"] if erosion else []))
 
@@ -114,7 +124,7 @@ def _rows(title: str, part: pd.DataFrame, masks: list[tuple[float, float]]) -> K
     for (region, reference), values in part.head(_MOST).iterrows():
         name = f"{region} \u2212 {reference}" if reference else str(region)
         whole = values[(0.0, 0.0)]
-        shifts = [_shift(name, whole, values[mask], _words(*mask)) for mask in masks]
+        shifts = [_shift(name, whole, values[mask], mask_in_words(*mask)) for mask in masks]
         rows.append((name, number(whole), shifts, number(spread[region, reference], 2)))
     return Kind(title, rows, max(len(part) - _MOST, 0), number(spread.median(), 2))
 
