@@ -84,10 +84,11 @@ class Chromium:
         return self
 
     def __exit__(self, *_) -> None:
-        self._process.terminate()
+        self._session = None
         try:
+            self.send("Browser.close")
             self._process.wait(10)
-        except subprocess.TimeoutExpired:
+        except (OSError, RuntimeError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
         os.close(self._in)
