@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ from qsmref import images
 from qsmref.analysis.names import tissue
 
 from . import pictures
-from .pictures import Picture, View, axial_strip, three_planes
+from .flicker import flickers
+from .model import ColourBar, Figure
+from .pictures import View, axial_strip, three_planes
 from .wording import nice, number
 
 #: The window in which every map is shown, ppb, about its median: maps of all participants look
@@ -21,35 +22,6 @@ from .wording import nice, number
 MAP_WINDOW_PPB = (-100.0, 100.0)
 #: A region larger than this (mm^3) is tissue, not a nucleus: it does not choose the slices.
 _LARGEST_NUCLEUS_MM3 = 40_000.0
-
-
-@dataclass(frozen=True)
-class ColourBar:
-    """What the colours of a figure mean."""
-
-    #: Of a CSS gradient.
-    stops: str
-    ticks: list[str]
-    unit: str
-
-    @classmethod
-    def of(cls, cmap: str, window: tuple[float, float], unit: str) -> ColourBar:
-        """Colour bar of a window, with ticks at its ends and its middle."""
-        ticks = [number(t, 0) for t in (window[0], sum(window) / 2, window[1])]
-        return cls(pictures.gradient(cmap), ticks, unit)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Pictures with a title and a caption: three planes, and perhaps a strip of axial slices."""
-
-    title: str
-    caption: str
-    planes: list[Picture]
-    strip: list[Picture] = field(default_factory=list)
-    bar: ColourBar | None = None
-    #: Names and colours.
-    legend: list[tuple[str, str]] = field(default_factory=list)
 
 
 def run_figures(
@@ -88,6 +60,7 @@ def run_figures(
     figures = []
     if files.get("magnitude"):
         figures.append(_magnitude(view, pictures.load(files["magnitude"]), mask))
+    figures += _phases(view, files, sidecar)
     for kind, title, note in (
         ("total_field", "Total field", _wrap_note(sidecar)),
         ("local_field", "Local field", "What the background removal left."),
@@ -107,6 +80,7 @@ def run_figures(
         for atlas, numbers in zip(atlases, labels, strict=True):
             if numbers is not None:
                 figures.append(_regions(view, ppb, mask, atlas, numbers))
+    figures += flickers(view, files, brain)
     return figures, facts
 
 
@@ -153,6 +127,33 @@ def _magnitude(view: View, magnitude: np.ndarray, mask: np.ndarray | None) -> Fi
         three_planes(view, magnitude, window, text, contour=mask),
         axial_strip(view, magnitude, window, text, mask, contour=mask),
     )
+
+
+def _phases(view: View, files: Mapping[str, Any], sidecar: Mapping[str, Any]) -> list[Figure]:
+    """Phase as it was acquired, wrapped, of the first and the last echo."""
+    window = tuple(sidecar.get("PhaseRange") or (-np.pi, np.pi))
+    times = [float(t) * 1000 for t in np.atleast_1d(sidecar.get("EchoTime", []))]
+    made = []
+    for kind, which, k in (("phase_first", "first", 0), ("phase_last", "last", -1)):
+        if not files.get(kind):
+            continue
+        phase = pictures.load(files[kind])
+        if phase.shape != view.shape:
+            continue
+        echo = f"{which} echo" + (f", {times[k]:.4g}\u00a0ms" if times else "")
+        bar = ColourBar(pictures.gradient("twilight"), ["\u2212π", "0", "π"], "rad")
+        text = f"Wrapped phase of the {which} echo"
+        planes = three_planes(view, phase, window, text, cmap="twilight")
+        made.append(
+            Figure(
+                f"Wrapped phase, {echo}",
+                "As it was acquired, noise outside the head included. Lines that end inside the "
+                "brain are places where coils were not combined well.",
+                planes,
+                bar=bar,
+            )
+        )
+    return made
 
 
 def _field(view: View, hertz: np.ndarray, mask: np.ndarray | None, title: str, note: str) -> Figure:

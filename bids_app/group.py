@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,14 @@ from .collect import (
 )
 from .coverages import read_coverage
 from .dataset import read_status
+from .groupaverage import average_figures
 from .groupfigures import CohortFigure
 from .groupfiles import closing_words, write_figures, write_results
+from .groupmethods import comparison_sentences
 from .grouppage import write_pages
+from .methods import methods_text
+from .report import read_atlas
+from .results import collect_results
 
 #: Where the results of the level are.
 FOLDER = "group"
@@ -78,6 +83,8 @@ def group_level(
     atlases = find_scans(output_dir) if output_dir.is_dir() else {}
     if not atlases and averaged:
         # The average comes first: regions may be drawn on it.
+        if not settings.dry_run:
+            _write_page(output_dir, {}, {}, averaged)
         return len(averaged), len(averaged), []
     if not atlases:
         raise DataError(
@@ -107,9 +114,33 @@ def group_level(
         for line in [*results.notes, *closing_words(results)]:
             print(f"qsmref: atlas {atlas}: {line}", flush=True)
     if not settings.dry_run:
-        write_pages(output_dir / "group.html", "Comparison of participants", cohorts, figures)
+        _write_page(output_dir, cohorts, figures, compared)
         files.write_text(output_dir / "logs" / "settings-group.toml", settings.to_toml())
     return len(compared), len(asked), problems
+
+
+def _write_page(
+    output_dir: Path,
+    cohorts: Mapping[str, Results],
+    figures: Mapping[str, Sequence[CohortFigure]],
+    compared: Collection[str],
+) -> None:
+    """The page of the cohort, and its methods as text beside the tables."""
+    maps = [
+        result
+        for participant in sorted(compared)
+        for result in collect_results(output_dir, participant.removeprefix("sub-"))
+    ]
+    sentences = [
+        sentence
+        for name, results in cohorts.items()
+        for sentence in comparison_sentences(name, results.facts, results.tables)
+    ]
+    methods = methods_text(maps, sentences)
+    files.write_text(output_dir / FOLDER / "methods.md", methods)
+    averages = average_figures(output_dir, read_atlas)
+    path = output_dir / "group.html"
+    write_pages(path, "Comparison of participants", cohorts, figures, averages, methods)
 
 
 def _people(bids_dir: Path, settings: Settings) -> pd.DataFrame | None:

@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -20,25 +21,15 @@ from qsmref.analysis.names import split_side
 from qsmref.files import write_text
 
 from .groupfigures import CohortFigure
+from .groupmethods import TESTS
+from .grouptables import SHOWN, p_value, plain_table, whole_mask
 from .heatmap import Cell, HeatMap, colours_at
+from .model import Figure
 from .pictures import data_uri
-from .report import environment
+from .report import environment, text_blocks
 from .wording import nice, number
 
-#: Rows of a long table that the page shows; the file has all of them.
-_MOST = 120
 _LEVEL = 0.05
-_TESTS = {
-    "student": "Student's t test",
-    "welch": "Welch's t test",
-    "anova": "one-way analysis of variance",
-    "ancova": "linear model with covariates",
-    "permutation": "permutation of labels",
-    "mixed": "mixed model over sessions",
-    "paired": "paired t test of two sessions",
-}
-
-
 _FAMILIES = {
     "kind": "regions alone; pairs; each reference",
     "coverage": "all rows of a mask",
@@ -70,8 +61,24 @@ def write_pages(
     title: str,
     cohorts: Mapping[str, Results],
     figures: Mapping[str, Sequence[CohortFigure]],
+    averages: Sequence[Figure] = (),
+    methods: str = "",
 ) -> Path:
-    """:func:`write_page` for several atlases, by name."""
+    """:func:`write_page` for several atlases, by name.
+
+    Parameters
+    ----------
+    path, title
+        As there.
+    cohorts, figures : mapping
+        By the name of the atlas.
+    averages : sequence of Figure
+        Of :func:`bids_app.groupaverage.average_figures`.
+    methods : str
+        Of :func:`bids_app.methods.methods_text`.
+    """
+    # Only names of pages that lie there become addresses, whatever a table holds.
+    pages = {page.stem: quote(page.name) for page in path.parent.glob("sub-*.html")}
     page = (
         environment()
         .get_template("group.html")
@@ -83,6 +90,9 @@ def write_pages(
                 _cohort(name, results, k) | {"figures": _embedded(figures.get(name, ()))}
                 for k, (name, results) in enumerate(cohorts.items())
             ],
+            pages=pages,
+            averages=averages,
+            methods=text_blocks(methods) if methods else [],
         )
     )
     return write_text(path, page)
@@ -109,9 +119,10 @@ def _cohort(name: str, results: Results, k: int) -> dict[str, Any]:
             made["heat_maps"] = _matrices(tables["ttest"], groups)
     if "specifications" in tables:
         made["overview"], made["curves"] = _curves(tables["specifications"])
-    made["drivers"] = _plain("drivers", tables)
-    names = [name for name in _SHOWN if name != "drivers"]
-    made["tables"] = [shown for name in names if (shown := _plain(name, tables))]
+    made["drivers"] = plain_table("drivers", tables)
+    made["outliers"] = plain_table("outliers", tables)
+    names = [name for name in SHOWN if name not in ("drivers", "outliers")]
+    made["tables"] = [shown for name in names if (shown := plain_table(name, tables))]
     return made
 
 
@@ -124,19 +135,12 @@ def _fact_words(facts: Mapping[str, Any]) -> dict[str, str]:
     for group, n in facts.get("groups", {}).items():
         words[f"Group {group}"] = str(n)
     if "test" in facts:
-        words["Test"] = _TESTS[facts["test"]]
+        words["Test"] = TESTS[facts["test"]]
     if facts.get("covariates"):
         words["Adjusted for"] = ", ".join(facts["covariates"])
     if len(facts.get("groups", {})) > 1:
         words["Corrected over"] = _FAMILIES[facts["family"]]
     return words
-
-
-def _p(value: float) -> str:
-    """A p value in few characters."""
-    if value is None or not np.isfinite(value):
-        return "n/a"
-    return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
 
 
 def _interval(low: float, high: float, digits: int = 1) -> str:
@@ -158,24 +162,17 @@ def _omnibus(table: pd.DataFrame) -> list[dict[str, str]]:
             "n_regions": str(row["n_regions"]),
             "t2": number(row["t2"], 2),
             "f": f"{number(row['f'], 2)} ({number(row['df_between'], 0)}, {number(row['df'], 0)})",
-            "p": _p(row["p"]),
-            "p_permutation": _p(row["p_permutation"]),
+            "p": p_value(row["p"]),
+            "p_permutation": p_value(row["p_permutation"]),
         }
         for row in table.to_dict("records")
         if row["note"] is None or row["note"] != row["note"]
     ]
 
 
-def _whole(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the least cut and eroded mask."""
-    cover = table[["slab_cut_mm", "erosion_mm"]]
-    first = cover.sort_values(["slab_cut_mm", "erosion_mm"]).iloc[0]
-    return table[(cover == first).all(axis=1)]
-
-
 def _matrices(table: pd.DataFrame, groups: Sequence[str]) -> list[HeatMap]:
     """t of every difference as squares, row minus column."""
-    table = _whole(table)
+    table = whole_mask(table)
     alone = table[table["reference"].isna()]
     names = list(alone["region"])
     references = [r for r in dict.fromkeys(table["reference"].dropna()) if r not in set(names)]
@@ -224,7 +221,8 @@ def _row(name: str, columns: Sequence[str], cells: Mapping, end: float) -> list[
             detail = (
                 f"{pair}: {number(row['difference'])} ppb "
                 f"({_interval(row['ci_low'], row['ci_high'])}), t = {number(row['t'], 2)}, "
-                f"p = {_p(row['p'])}, q = {_p(row['q_bh'])}, g = {number(row['hedges_g'], 2)}"
+                f"p = {p_value(row['p'])}, q = {p_value(row['q_bh'])}, "
+                f"g = {number(row['hedges_g'], 2)}"
             )
             colours = colours_at(row["t"] / end)
             weak = not row["q_bh"] < _LEVEL
@@ -263,8 +261,8 @@ def _curves(table: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                     "difference": number(row["difference"]),
                     "interval": _interval(row["ci_low"], row["ci_high"]),
                     "t": number(row["t"], 2),
-                    "p": _p(row["p"]),
-                    "q": _p(row["q_bh"]),
+                    "p": p_value(row["p"]),
+                    "q": p_value(row["q_bh"]),
                     "g": number(row["hedges_g"], 2),
                     "helps": row["helps"] if isinstance(row["helps"], str) else "",
                 }
@@ -285,194 +283,3 @@ def _curves(table: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     overview.sort(key=lambda row: row["region"] in single)
     curves.sort(key=lambda row: row["region"] in single)
     return {"rows": overview, "ticks": ticks}, curves
-
-
-#: Tables that are shown as they are: title, columns with their heading and how to write them.
-_SHOWN: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
-    "drivers": (
-        "Which regions drive it",
-        "What each region adds to all others (Rao). T² without it is that of the others.",
-        {
-            "region": ("Region", ""),
-            "weight": ("Weight", "2"),
-            "t2_without": ("T² without", "2"),
-            "f": ("F", "2"),
-            "p": ("p", "p"),
-            "q_bh": ("q", "p"),
-        },
-    ),
-    "survival": (
-        "What survives the sweep of masks",
-        "Whether q is below 0.05 under the whole mask and every cut of the slab, every erosion, "
-        "and all of them; the columns of single masks are in the file.",
-        {
-            "region": ("Region", ""),
-            "reference": ("Reference", ""),
-            "family": ("Family", ""),
-            "n_tested": ("Masks", "0"),
-            "n_significant": ("q < 0.05", "0"),
-            "survives_slab": ("Slab cuts", ""),
-            "survives_erosion": ("Erosions", ""),
-            "survives_all": ("All", ""),
-        },
-    ),
-    "stability": (
-        "How far values move when the mask changes",
-        "SD within a participant over the masks, pooled over participants. The index is 1 where "
-        "the difference stays while its two regions move, 0 where they move independently.",
-        {
-            "region": ("Region", ""),
-            "reference": ("Reference", ""),
-            "distance_mm": ("Distance, mm", "0"),
-            "n": ("n", "0"),
-            "sd_slab": ("SD over slabs, ppb", "2"),
-            "sd_erosion": ("SD over erosions", "2"),
-            "index_slab": ("Index, slabs", "2"),
-            "index_erosion": ("Index, erosions", "2"),
-            "sd_between": ("SD between people", "1"),
-            "effect_whole": ("Groups, ppb", "1"),
-            "effect_low": ("least", "1"),
-            "effect_high": ("most", "1"),
-        },
-    ),
-    "growth": (
-        "How this grows with the distance of two regions",
-        "A line through the SD of the pairs of single structures over their distance; the interval "
-        "is from participants drawn anew.",
-        {
-            "sweep": ("Masks", ""),
-            "n_pairs": ("Pairs", "0"),
-            "slope": ("Slope, ppb per cm", "3"),
-            "ci_low": ("from", "3"),
-            "ci_high": ("to", "3"),
-            "intercept": ("At zero, ppb", "2"),
-            "spearman": ("Rank correlation", "2"),
-        },
-    ),
-    "audit": (
-        "How far the result depends on the reference",
-        "Of all references tried: in how many p and q lie below 0.05, and the span of Hedges' g.",
-        {
-            "region": ("Region", ""),
-            "n_specifications": ("References", "0"),
-            "n_p": ("p < 0.05", "0"),
-            "n_q_bh": ("q < 0.05", "0"),
-            "n_positive": ("Positive", "0"),
-            "g_none": ("g, none", "2"),
-            "g_low": ("g, least", "2"),
-            "g_median": ("g, median", "2"),
-            "g_high": ("g, most", "2"),
-            "n_helps": ("Help", "0"),
-        },
-    ),
-    "equivalence": (
-        "Is the reference equal in the groups?",
-        "Two one-sided tests: equal means that the 90 % interval lies within the margin. A row "
-        "with n/a is the value in the map, which contains its arbitrary zero.",
-        {
-            "candidate": ("Candidate", ""),
-            "relative_to": ("Relative to", ""),
-            "difference": ("Difference, ppb", "1"),
-            "ci_low": ("from", "1"),
-            "ci_high": ("to", "1"),
-            "margin": ("Margin", "1"),
-            "p_equivalence": ("p", "p"),
-            "equivalent": ("Equal", ""),
-        },
-    ),
-    "change": (
-        "Change over sessions",
-        "",
-        {
-            "region": ("Region", ""),
-            "reference": ("Reference", ""),
-            "contrast": ("Contrast", ""),
-            "n": ("n", "0"),
-            "difference": ("Estimate, ppb", "2"),
-            "ci_low": ("from", "2"),
-            "ci_high": ("to", "2"),
-            "t": ("t", "2"),
-            "p": ("p", "p"),
-            "q_bh": ("q", "p"),
-        },
-    ),
-    "reliability": (
-        "Agreement of the sessions",
-        "It is reliability only if nothing changed between them.",
-        {
-            "region": ("Region", ""),
-            "reference": ("Reference", ""),
-            "n": ("n", "0"),
-            "icc_agreement": ("ICC(A,1)", "3"),
-            "icc_consistency": ("ICC(C,1)", "3"),
-            "sd_within": ("SD within, ppb", "2"),
-            "repeatability": ("Repeatability, ppb", "2"),
-            "bias": ("Bias", "2"),
-            "loa_low": ("Limits from", "2"),
-            "loa_high": ("to", "2"),
-        },
-    ),
-    "power": (
-        "Participants needed",
-        "In each of two equal groups, by a two-sided t test at 0.05 with a power of 0.8; the "
-        "safer number is for the upper limit of the SD.",
-        {
-            "region": ("Region", ""),
-            "reference": ("Reference", ""),
-            "sd": ("SD, ppb", "1"),
-            "target_difference": ("To be found, ppb", "0"),
-            "n_per_group": ("Participants", "0"),
-            "n_per_group_high": ("Safer", "0"),
-        },
-    ),
-    "excluded": (
-        "Left out",
-        "",
-        {
-            "participant_id": ("Participant", ""),
-            "analysis": ("Of", ""),
-            "reason": ("Because", ""),
-        },
-    ),
-}
-
-
-def _plain(name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
-    """Title, head and rows of a table that is shown as it is."""
-    if name not in tables or tables[name].empty:
-        return None
-    table = tables[name]
-    if {"slab_cut_mm", "erosion_mm"} <= set(table.columns):
-        table = _whole(table)
-    if name == "equivalence" and "specifications" in tables:
-        # The question is about those that serve as references, where there are such.
-        kinds = tables["specifications"]
-        tissue = set(kinds.loc[kinds["kind"] == "tissue", "reference"])
-        table = table[table["candidate"].isin(tissue)] if tissue else table
-    title, text, columns = _SHOWN[name]
-    shown = table.head(_MOST)
-    rows = [
-        [_cell(row.get(column), how) for column, (_, how) in columns.items()]
-        for row in shown.to_dict("records")
-    ]
-    more = len(table) - len(shown)
-    # A column that says nothing in this table takes no room.
-    kept = [k for k in range(len(columns)) if any(row[k] != "n/a" for row in rows)]
-    headings = list(columns.values())
-    return {
-        "title": title,
-        "text": text,
-        "head": [headings[k][0] for k in kept],
-        "rows": [[row[k] for k in kept] for row in rows],
-        "more": f"{more} more rows are in the file." if more else "",
-        "open": len(rows) <= 40 or name == "change",
-        "words": [headings[k][1] == "" for k in kept],
-    }
-
-
-def _cell(value: Any, how: str) -> str:
-    if how == "":
-        return value if isinstance(value, str) else "n/a"
-    if value is None or not np.isfinite(value):
-        return "n/a"
-    return _p(value) if how == "p" else number(value, int(how))

@@ -57,13 +57,15 @@ class View:
     box: tuple[slice, slice, slice]
     #: Voxel, in the cropped array, through which the three planes go.
     point: tuple[int, int, int]
+    #: Voxels of the grid, in its own axes.
+    shape: tuple[int, ...]
 
     @classmethod
     def around(
         cls, affine: np.ndarray, brain: np.ndarray, labels: np.ndarray | None = None
     ) -> View:
         """View of a grid, cropped to a brain mask, with slices where `labels` are."""
-        orientation = nib.io_orientation(affine)
+        orientation, shape = nib.io_orientation(affine), brain.shape
         size = np.empty(3)
         size[orientation[:, 0].astype(int)] = images.voxel_size(affine)
         brain = _turn(brain, orientation)
@@ -84,7 +86,7 @@ class View:
         point = [
             int(np.clip(p, s.start, s.stop - 1)) - s.start for p, s in zip(point, box, strict=True)
         ]
-        return cls(orientation, tuple(size), box, tuple(point))
+        return cls(orientation, tuple(size), box, tuple(point), shape)
 
     def crop(self, array: np.ndarray) -> np.ndarray:
         """A view of the array of an image, turned and cropped."""

@@ -24,12 +24,21 @@ import qsmref
 from qsmref.analysis.names import split_side
 from qsmref.analysis.reference import REFERENCES
 from qsmref.files import write_text
+from qsmref.problems import Problem
 from qsmref.tables import read_tsv
 
+from .crashes import crash_text
 from .figures import nuclei, run_figures
 from .heatmap import heat_maps
+from .methods import methods_text
 from .pictures import REGION_COLOURS
+from .reporting import acquisition_facts, plain, reporting_items
+from .sweeptable import sweep_table
+from .viewer import make_viewer, with_viewers
 from .wording import nice, number
+
+#: Share of a region in the mask from which it counts as covered.
+FULL = 0.995
 
 
 def write_participant_report(
@@ -62,22 +71,37 @@ def write_participant_report(
     """
     output_dir = Path(output_dir)
     label = subject.removeprefix("sub-")
-    citation = output_dir / "logs" / "CITATION.md"
-    page = (
-        environment()
-        .get_template("participant.html")
-        .render(
-            subject=label,
-            version=qsmref.__version__,
-            written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-            runs=[_run(result, f"run{n}") for n, result in enumerate(results, 1)],
-            problems=[str(p) for p in problems],
-            methods=_blocks(citation.read_text(encoding="utf-8")) if citation.is_file() else [],
-            settings=settings.to_toml(),
-            versions=_versions(results),
-        )
+    runs = [_run(result, f"run{n}") for n, result in enumerate(results, 1)]
+    viewers = {
+        run["id"]: make_viewer(result.get("files", {}), next(iter(run["atlases"]), None))
+        for run, result in zip(runs, results, strict=True)
+    }
+    page = with_viewers(
+        environment().get_template("participant.html"),
+        viewers,
+        subject=label,
+        version=qsmref.__version__,
+        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        runs=runs,
+        problems=[_problem(problem, n, output_dir) for n, problem in enumerate(problems, 1)],
+        methods=_methods(output_dir, results),
+        settings=settings.to_toml(),
+        versions=_versions(results),
     )
     return write_text(output_dir / f"sub-{label}.html", page)
+
+
+def _problem(problem: Any, n: int, output_dir: Path) -> dict[str, str]:
+    crash = crash_text(output_dir, problem) if isinstance(problem, Problem) else ""
+    return {"id": f"problem{n}", "sentence": str(problem), "crash": crash}
+
+
+def _methods(output_dir: Path, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The methods text of these results; without any, what the command would have done."""
+    if results:
+        return text_blocks(methods_text(results))
+    citation = output_dir / "logs" / "CITATION.md"
+    return text_blocks(citation.read_text(encoding="utf-8")) if citation.is_file() else []
 
 
 def environment() -> jinja2.Environment:
@@ -104,7 +128,7 @@ def _linked(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def _blocks(markdown: str) -> list[dict[str, Any]]:
+def text_blocks(markdown: str) -> list[dict[str, Any]]:
     """Headings, paragraphs and lists of the methods text, which uses no more of Markdown."""
     blocks: list[dict[str, Any]] = []
     for chunk in re.split(r"\n\s*\n", markdown.strip()):
@@ -138,15 +162,18 @@ def _run(result: Mapping[str, Any], identity: str) -> dict[str, Any]:
     files = result.get("files", {})
     sidecar = result.get("sidecar", {})
     atlases = [
-        _atlas(name, paths, f"{identity}-atlas{n}")
+        read_atlas(name, paths, f"{identity}-atlas{n}")
         for n, (name, paths) in enumerate(files.get("atlases", {}).items(), 1)
     ]
     figures, facts = run_figures(files, sidecar, atlases)
     return {
         "id": identity,
         "prefix": result["prefix"],
-        "facts": facts | _acquisition(sidecar),
+        "facts": facts | acquisition_facts(sidecar),
+        "counts": _counts(atlases),
         "figures": figures,
+        "unseen": _unseen(figures, sidecar),
+        "reporting": reporting_items(result),
         "atlases": atlases,
         "steps": _steps(sidecar),
         "warnings": _warnings(result, sidecar),
@@ -161,24 +188,30 @@ def _warnings(result: Mapping[str, Any], sidecar: Mapping[str, Any]) -> list[str
     return warnings
 
 
-def _acquisition(sidecar: Mapping[str, Any]) -> dict[str, str]:
-    """Facts of the acquisition and the method, in words, from a map's sidecar."""
-    facts = {}
-    times = sidecar.get("EchoTime")
-    if times is not None:
-        values = [float(t) * 1000 for t in np.atleast_1d(times)]
-        facts["Echo times"] = ", ".join(f"{t:.4g}" for t in values) + " ms"
-    if "MagneticFieldStrength" in sidecar:
-        facts["Field strength"] = f"{float(sidecar['MagneticFieldStrength']):.4g} T"
-    if "ImagingFrequency" in sidecar:
-        facts["Imaging frequency"] = f"{float(sidecar['ImagingFrequency']):.6g} MHz"
-    for key, name in (
-        ("EstimationAlgorithm", "Method"),
-        ("SusceptibilityReference", "Zero of the map"),
-    ):
-        if sidecar.get(key):
-            facts[name] = str(sidecar[key])
-    return facts
+def _unseen(figures: Sequence[Any], sidecar: Mapping[str, Any]) -> str:
+    """Why there is nothing to look at of the registration, or of the phase."""
+    made = isinstance(sidecar.get("Processing"), Mapping) and "EchoFit" in sidecar["Processing"]
+    lacking = []
+    if made and not any(f.title.startswith("Wrapped phase") for f in figures):
+        lacking.append("the phase as it was acquired")
+    if made and "Registration" in sidecar and not any(f.others for f in figures):
+        lacking.append("the images that the map was registered to")
+    if not lacking:
+        return ""
+    return f"Not shown: {' and '.join(lacking)}, since they are no longer where the map found them."
+
+
+def _counts(atlases: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """What the summary says of the regions of a map."""
+    tables = [atlas["table"] for atlas in atlases]
+    listed = [table[table["index"].notna()] for table in tables]
+    sweeps = [atlas["sweep"] for atlas in atlases if atlas["sweep"]]
+    return {
+        "regions": sum(len(table) for table in listed),
+        "partial": sum(int((table["coverage"] < FULL).sum()) for table in listed),
+        "differences": sum(atlas["n_differences"] for atlas in atlases),
+        "masks": max((len(sweep.masks) + 1 for sweep in sweeps), default=0),
+    }
 
 
 def _steps(sidecar: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -186,7 +219,7 @@ def _steps(sidecar: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     steps = []
     for step, info in sidecar.get("Processing", {}).items():
         rest = [
-            f"{key.replace('_', ' ').strip()}: {_plain(value)}"
+            f"{key.replace('_', ' ').strip()}: {plain(value)}"
             for key, value in info.items()
             if key != "method" and value is not None
         ]
@@ -195,28 +228,26 @@ def _steps(sidecar: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return steps
 
 
-def _plain(value: Any) -> str:
-    """A value of a sidecar in few characters."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return ", ".join(_plain(v) for v in value)
-    return str(value)
+def read_atlas(name: str, paths: Mapping[str, Any], identity: str) -> dict[str, Any]:
+    """Tables of one atlas, the colours of its regions, and the heat maps of its differences.
 
-
-def _atlas(name: str, paths: Mapping[str, Any], identity: str) -> dict[str, Any]:
-    """Tables of one atlas, the colours of its regions, and the heat maps of its differences."""
+    Parameters
+    ----------
+    name : str
+        Of the atlas.
+    paths : mapping
+        `roi_tsv`; perhaps `dseg`, `differential_tsv`, `coverage_tsv`.
+    identity : str
+        Its place in a page.
+    """
     table = read_tsv(paths["roi_tsv"])
     table["hemisphere"] = table["hemisphere"].fillna("n/a")
     listed = table[table["index"].notna()]
     coloured = nuclei(listed) if not nuclei(listed).empty else listed
     structures = dict.fromkeys(split_side(name)[0] for name in coloured["name"])
     colours = {s: i % len(REGION_COLOURS) + 1 for i, s in enumerate(structures)}
-    differences = paths.get("differential_tsv")
+    differences = read_tsv(paths["differential_tsv"]) if "differential_tsv" in paths else None
+    coverage = read_tsv(paths["coverage_tsv"]) if "coverage_tsv" in paths else None
     return {
         "name": name,
         "id": identity,
@@ -224,7 +255,11 @@ def _atlas(name: str, paths: Mapping[str, Any], identity: str) -> dict[str, Any]
         "table": table,
         "rows": _rows(table, colours),
         "scale": _scale(table),
-        "heat_maps": heat_maps(read_tsv(differences), table) if differences else [],
+        "heat_maps": [] if differences is None else heat_maps(differences, table),
+        "n_differences": 0 if differences is None else int(differences["difference"].count()),
+        "sweep": None
+        if coverage is None
+        else sweep_table(coverage, set(coloured["name"]) | set(structures)),
         "colour_of": {
             int(i): colours.get(split_side(n)[0], 0)
             for i, n in zip(listed["index"], listed["name"], strict=True)

@@ -11,19 +11,34 @@ from typing import Any
 from qsmref.metadata import parse_name
 from qsmref.settings import Settings
 
+from .originals import find_originals
+
 #: ``desc`` of the maps that tables are made of.
 MAPS = ("unreferenced", "imported")
 
 
-def collect_results(output_dir: Path, subject: str) -> list[dict[str, Any]]:
+def collect_results(
+    output_dir: Path, subject: str, settings: Settings | None = None
+) -> list[dict[str, Any]]:
     """Results of a participant, one dictionary a run.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Folder of results.
+    subject : str
+        Label without ``sub-``.
+    settings : Settings, optional
+        Those it was processed with: they name the template.
 
     Returns
     -------
     list of dict
         Keys: ``prefix``; ``files`` (paths by name: magnitude, mask, total_field, local_field,
-        chimap, as far as they exist, and ``atlases``: by name a dictionary of dseg, roi_tsv and
-        differential_tsv); ``sidecar`` of the map; ``warnings``.
+        chimap, those of :func:`~bids_app.originals.find_originals`, as far as they exist, and
+        ``atlases``: by name a dictionary of dseg, roi_tsv, differential_tsv and coverage_tsv);
+        ``sidecar`` of the map; ``measured``, what the sidecar of each atlas' table says;
+        ``warnings``.
     """
     folder = output_dir / f"sub-{subject}"
     maps = sorted(
@@ -46,11 +61,31 @@ def collect_results(output_dir: Path, subject: str) -> list[dict[str, Any]]:
             "chimap": chimap,
         }
         found: dict[str, Any] = {name: path for name, path in candidates.items() if path.is_file()}
+        found |= find_originals(output_dir, anat, prefix, sidecar, settings)
         found["atlases"] = _atlases(anat, prefix)
+        measured = {name: _measured(paths) for name, paths in found["atlases"].items()}
         warnings = [*sidecar.get("Warnings", []), *_found_while_running(sidecar)]
         warnings += _of_the_sweep(anat, prefix)
-        results.append({"prefix": prefix, "files": found, "sidecar": sidecar, "warnings": warnings})
+        results.append(
+            {
+                "prefix": prefix,
+                "files": found,
+                "sidecar": sidecar,
+                "measured": measured,
+                "warnings": warnings,
+            }
+        )
     return results
+
+
+def _measured(paths: Mapping[str, Path]) -> dict[str, Any]:
+    """How the regions of an atlas were measured, as the sidecar of their table says."""
+    table = paths.get("roi_tsv")
+    sidecar = table and table.with_suffix(".json")
+    if sidecar is None or not sidecar.is_file():
+        return {}
+    content = json.loads(sidecar.read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key[:1].isupper()}
 
 
 def _found_while_running(sidecar: Mapping[str, Any]) -> list[str]:

@@ -216,7 +216,7 @@ def _conclude(output_dir: Path, subject: str, done, problems, settings: Settings
     from .dataset import write_status
     from .results import collect_results
 
-    results = collect_results(output_dir, subject)
+    results = collect_results(output_dir, subject, settings)
     told = {run.prefix: set(run.warnings) for run in done}
     warnings = {r["prefix"]: r["warnings"] for r in results if r["prefix"] in told}
     for prefix, sentences in warnings.items():
@@ -239,7 +239,17 @@ def _report(output_dir: Path, subject: str, results, settings: Settings, problem
     from .report import write_participant_report
 
     write_participant_report(output_dir, subject, results, settings, problems)
+    _write_methods(output_dir, subject, results)
     files.write_text(stamp, made_of)
+
+
+def _write_methods(output_dir: Path, subject: str, results) -> None:
+    """Write the methods of a participant's maps, as the report has them, to copy from."""
+    from .methods import methods_text
+
+    if results:
+        path = output_dir / "logs" / "methods" / f"sub-{subject}.md"
+        files.write_text(path, methods_text(results))
 
 
 def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
@@ -261,8 +271,10 @@ def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
             continue
         status = read_status(output_dir, subject)
         told = [Problem.from_dict(p) for p in status.get("problems", [])]
-        results, settings = collect_results(output_dir, subject), recorded_settings(status)
+        settings = recorded_settings(status)
+        results = collect_results(output_dir, subject, settings)
         write_participant_report(output_dir, subject, results, settings, told)
+        _write_methods(output_dir, subject, results)
         print(f"sub-{subject}: report written", flush=True)
     return len(wanted) - len(problems), len(wanted), problems
 

@@ -5,9 +5,10 @@ Sidecars are read one by one, so that a broken one is a problem of one run and n
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,3 +124,77 @@ def relative(path: Path, root: Path) -> str:
     """Path as a user finds it: from the root of its dataset."""
     path, root = Path(path), Path(root)
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+#: What a report of an acquisition needs, by the names of BIDS; doi:10.1002/mrm.30006, Tables 3, 4.
+ACQUISITION_KEYS = (
+    "Manufacturer",
+    "ManufacturersModelName",
+    "SoftwareVersions",
+    "ReceiveCoilName",
+    "ReceiveCoilActiveElements",
+    "NumberReceiveCoilActiveElements",
+    "CoilCombinationMethod",
+    "GradientSetType",
+    "MRAcquisitionType",
+    "PulseSequenceType",
+    "ScanningSequence",
+    "SequenceVariant",
+    "SequenceName",
+    "NonlinearGradientCorrection",
+    "RepetitionTime",
+    "RepetitionTimeExcitation",
+    "FlipAngle",
+    "PixelBandwidth",
+    "ReceiverBandwidth",
+    "DwellTime",
+    "BipolarReadout",
+    "FlowCompensation",
+    "ParallelReductionFactorInPlane",
+    "ParallelReductionFactorOutOfPlane",
+    "ParallelAcquisitionTechnique",
+    "PartialFourier",
+    "PartialFourierDirection",
+    "PhaseEncodingDirection",
+    "AcquisitionDuration",
+)
+
+
+def acquisition_of(sidecars: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the sidecars of all echoes say alike of the acquisition.
+
+    A key that some echoes lack, or that differs between them, says nothing of the run as a whole
+    and is left out.
+
+    >>> acquisition_of([{"FlipAngle": 15, "RepetitionTime": 0.04}, {"FlipAngle": 15}])
+    {'FlipAngle': 15}
+    """
+    if not sidecars:
+        return {}
+    first = sidecars[0]
+    return {
+        key: first[key]
+        for key in ACQUISITION_KEYS
+        if key in first
+        and _is_plain(first[key])
+        and all(key in s and s[key] == first[key] for s in sidecars[1:])
+    }
+
+
+#: Characters of a word, and items of a list, that a report can show.
+_MOST_CHARACTERS, _MOST_ITEMS, _LARGEST = 200, 64, 1e15
+
+
+def _is_plain(value: Any) -> bool:
+    """A word, a number or a short list of them: what else a sidecar holds is not passed on."""
+    if isinstance(value, list):
+        return len(value) <= _MOST_ITEMS and all(
+            _is_plain(v) and not isinstance(v, list) for v in value
+        )
+    if isinstance(value, str):
+        return 0 < len(value) <= _MOST_CHARACTERS and value.isprintable()
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int | float):
+        return abs(value) < _LARGEST and math.isfinite(value)
+    return False

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import images, voxels
 from .headers import Grid, regular_size
-from .metadata import applicable, read_sidecar, relative
+from .metadata import acquisition_of, applicable, read_sidecar, relative
 from .problems import DataError, ExitCode, shown
 from .reconstruction.checks import evenly_spaced
 from .reconstruction.dipole import GAMMA_HZ_PER_T
@@ -185,6 +185,8 @@ class EchoRun(Run):
     phase_scale: PhaseScale = field(init=False, default=PhaseScale())
     #: Hz
     imaging_frequency: float = field(init=False, default=0.0)
+    #: What all sidecars say alike of the acquisition, by the names of BIDS.
+    acquisition: Mapping[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self):
         for source in (*self.magnitude, *self.phase):
@@ -205,6 +207,7 @@ class EchoRun(Run):
             "echo_times": echo_times(*sidecars),
             "phase_scale": phase_scale(sidecars[1], self.phase_units, self.phase_range),
             "imaging_frequency": imaging_frequency(sidecars[1] + sidecars[0]),
+            "acquisition": acquisition_of([s for _, s in sidecars[0] + sidecars[1]]),
         }
         doubts = self._doubts(made["echo_times"], made["imaging_frequency"])
         made["warnings"] = (*self.warnings, *doubts)

@@ -83,6 +83,20 @@ def find_template(given: str, mask: Path | None = None) -> Template:
     return Template.of(given, mask)
 
 
+def image_at_hand(given: str) -> Path | None:
+    """Image of a template, if it is on this machine: nothing is fetched and nothing is read."""
+    if _is_path(given):
+        return Path(given) if Path(given).is_file() else None
+    match = _NAMED.fullmatch(given)
+    if match is None:
+        return None
+    name, resolution = match["name"], int(match["resolution"] or 1)
+    folder = templateflow_home() / f"tpl-{name}"
+    kinds = ("desc-brain_T1w", "T1w")
+    found = (_cached(folder, name, resolution, kind) for kind in kinds)
+    return next((path for path in found if path is not None), None)
+
+
 def _is_path(given: str) -> bool:
     return given.endswith((".nii", ".nii.gz")) or os.sep in given or Path(given).is_file()
 

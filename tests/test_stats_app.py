@@ -17,7 +17,7 @@ from qsmref.analysis import compare_groups, measurements
 from qsmref.tables import read_cells, read_tsv
 
 ALWAYS = {"ttest", "omnibus", "drivers", "specifications", "audit", "equivalence", "variance"}
-ALWAYS |= {"power", "excluded"}
+ALWAYS |= {"power", "outliers", "excluded"}
 
 
 @pytest.fixture

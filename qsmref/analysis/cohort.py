@@ -15,6 +15,7 @@ from .longitudinal import change_over_time
 from .methods import COHORT_TESTS, POWER_DIFFERENCES
 from .omnibus import omnibus_test
 from .outcomes import outcomes_of
+from .outliers import outlier_table
 from .paired import paired_test
 from .power import sample_size
 from .reference import REFERENCES
@@ -88,8 +89,8 @@ def analyse(
         With one scan a participant and groups: ``ttest``, ``omnibus``, ``drivers`` and, for two
         groups, ``specifications``, ``audit``, ``equivalence``, ``variance``; with several scans
         ``change`` and ``reliability``; with several coverages ``survival``, ``stability`` and
-        ``growth``. Always ``power`` (of one scan a participant) and
-        ``excluded``.
+        ``growth``. Always ``power`` and ``outliers`` (of one scan a participant)
+        and ``excluded``.
 
     Raises
     ------
@@ -128,6 +129,7 @@ def analyse(
     if not several:
         outcomes = outcomes_of(measured.full_coverage())
         results.tables["power"] = sample_size(outcomes, design, plan.power_differences)
+        results.tables["outliers"] = outlier_table(outcomes, design)
     columns = ["participant_id", "analysis", "reason"]
     results.tables["excluded"] = pd.DataFrame(excluded, columns=columns)
     return results

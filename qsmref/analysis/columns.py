@@ -254,6 +254,17 @@ _SPECIAL: dict[str, dict[str, dict[str, Any]]] = {
             for end, word in (("low", "Lower"), ("high", "Upper"))
         },
     },
+    "outliers": {
+        "group": {"Description": "Group of the participant; n/a without groups"},
+        "n": {"Description": "Differences that are compared with those of the group"},
+        "n_outlying": {"Description": "Of these with z beyond 3.5 on either side"},
+        "z": {
+            "Description": "Largest distance from the median of the group, of all differences, in "
+            "SD estimated by the median absolute deviation"
+        },
+        "difference": {"Description": "The difference that it belongs to", **_PPB},
+        "median": {"Description": "Median of this difference in the group", **_PPB},
+    },
     "excluded": {
         "analysis": {"Description": "What the participant is left out of"},
         "reason": {"Description": "Why"},
@@ -275,6 +286,7 @@ TITLES = {
     "change": "Change over sessions in every region and difference",
     "reliability": "Agreement of the sessions",
     "power": "Participants needed to find a difference",
+    "outliers": "Who is unlike the others of the group",
     "excluded": "Who is left out, and why",
 }
 

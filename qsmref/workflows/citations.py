@@ -13,15 +13,22 @@ def _methods() -> dict[str, dict[str, dict[str, str]]]:
     return json.loads(text)
 
 
-def sentence(step: str, method: str) -> str:
-    """Sentence on a method, with its citation.
+def sentence(step: str, method: str, detail: str = "") -> str:
+    """Sentence on a method, with its citation, and perhaps with its parameters.
 
     >>> sentence("background", "none")
     'No separate background removal was made.'
+    >>> sentence("mask", "derivative", "143998 voxels")
+    'The brain mask was taken from a derivative (143998 voxels).'
     """
     entry = _methods()[step][method]
     citation = f" [{entry['cite']}, doi:{entry['doi']}]" if "doi" in entry else ""
-    return f"{entry['text']}{citation}."
+    return f"{entry['text']}{f' ({detail})' if detail else ''}{citation}."
+
+
+def is_known(step: str, method: str) -> bool:
+    """Whether there is a sentence on a method."""
+    return method in _methods().get(step, {})
 
 
 def reference(step: str, method: str) -> str | None:

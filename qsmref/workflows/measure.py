@@ -131,7 +131,11 @@ def connect_regions(
             shape=shape,
             chimap=outputs.derivative_name(run.prefix, desc=map_name(run), suffix="Chimap"),
             label_sources=[regions.image.uri],
-            measured=plan.described(statistic),
+            measured={
+                **plan.described(statistic),
+                "LabelSources": [regions.image.uri],
+                "LabelSpace": regions.space,
+            },
             info_names=list(infos),
             name=identifier("save", regions.atlas, "tables"),
         )

@@ -422,7 +422,11 @@ def _acquisition(run: EchoRun, settings: Settings) -> dict[str, Any]:
     methods["BackgroundRemoval"] = ("background", settings.background)
     methods["Inversion"] = ("inversion", settings.inversion)
     published = [reference(*method) for method in methods.values()]
+    scale = run.phase_scale
+    phase_range = {} if scale.low is None else {"PhaseRange": [scale.low, scale.high]}
     return {
+        **run.acquisition,
+        **phase_range,
         "Description": "Susceptibility map as reconstructed; its zero is arbitrary",
         "SusceptibilityReference": "none: the transform of the map is zero at k = 0",
         "SkullStripped": True,

@@ -1,0 +1,70 @@
+"""What was compared how, in sentences of a methods section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from qsmref.analysis.columns import family_sentence
+from qsmref.analysis.outliers import FEWEST, LIMIT
+
+#: Tests as a methods section says them, with where they were published.
+TESTS = {
+    "student": "Student's t test",
+    "welch": "Welch's t test",
+    "anova": "one-way analysis of variance",
+    "ancova": "a linear model with covariates",
+    "permutation": "permutation of the labels of the groups",
+    "mixed": "a linear mixed model over sessions",
+    "paired": "the paired t test of two sessions",
+}
+_BH = "[Benjamini and Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x]"
+_BY = "[Benjamini and Yekutieli 2001, doi:10.1214/aos/1013699998]"
+
+
+def comparison_sentences(
+    name: str, facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]
+) -> list[str]:
+    """Sentences on the comparison of one atlas.
+
+    Parameters
+    ----------
+    name : str
+        Of the atlas.
+    facts, tables : mapping
+        Of :class:`qsmref.analysis.cohort.Results`.
+    """
+    sizes = facts.get("groups", {})
+    who = ", ".join(f"{n} {group}" for group, n in sizes.items())
+    told = [
+        f"In the atlas {name}, {facts['n']} participants{f' ({who})' if who else ''} took part."
+    ]
+    if "test" in facts:
+        adjusted = facts.get("covariates") or []
+        words = f"Every region and every difference was tested by {TESTS[facts['test']]}"
+        words += f", adjusted for {', '.join(adjusted)}" if adjusted else ""
+        level = 100 * facts.get("confidence", 0.95)
+        told.append(f"{words}; intervals have a confidence of {level:g} %.")
+        told.append(
+            f"p values were corrected within families {_BH}, and beside it for any dependence "
+            f"{_BY}; {family_sentence(facts['family'])}."
+        )
+    if "omnibus" in tables and tables["omnibus"]["p"].notna().any():
+        count = len(facts.get("omnibus_regions", ()))
+        told.append(
+            f"All differences between {count} regions were tested at once by Hotelling's T squared "
+            f"(Wilks' lambda), with {facts['permutations']} permutations (seed {facts['seed']})."
+        )
+    if "audit" in tables:
+        told.append("The comparison was repeated under every reference.")
+    if "survival" in tables:
+        count = len(facts.get("coverages", ()))
+        told.append(f"It was repeated under {count} masks of other coverage.")
+    if "outliers" in tables and (tables["outliers"]["n"] > 0).any():
+        told.append(
+            f"Differences further than {LIMIT:g} robust SD from the median of the group are told "
+            f"of (groups of at least {FEWEST}); nobody was left out for them."
+        )
+    return told

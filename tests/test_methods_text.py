@@ -1,0 +1,182 @@
+"""The methods section: every number from a sidecar, every gap named, ranges over maps."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from test_report import make_result
+
+from bids_app.groupmethods import comparison_sentences
+from bids_app.methods import methods_text
+from bids_app.reporting import acquisition_facts, reporting_items
+from qsmref.metadata import ACQUISITION_KEYS, acquisition_of
+
+ACQUIRED = {
+    "Manufacturer": "Siemens",
+    "ManufacturersModelName": "Prisma",
+    "SoftwareVersions": "XA30",
+    "ReceiveCoilName": "HeadNeck_64",
+    "MRAcquisitionType": "3D",
+    "PulseSequenceType": "spoiled gradient echo",
+    "RepetitionTime": 0.0428,
+    "FlipAngle": 15,
+    "PixelBandwidth": 300,
+    "BipolarReadout": False,
+    "ParallelReductionFactorInPlane": 2,
+    "ParallelAcquisitionTechnique": "GRAPPA",
+    "PartialFourier": 0.875,
+    "CoilCombinationMethod": "adaptive combine",
+}
+PROCESSING = {
+    "BrainMask": {"method": "surface", "erosion_mm": 2.0, "n_voxels": 1234},
+    "EchoFit": {"method": "linear", "echo_times": [0.0034, 0.0094]},
+    "Unwrap": {"method": "laplacian"},
+    "BackgroundRemoval": {"method": "pdf", "tolerance": 0.1, "residual": 0.0987},
+    "Inversion": {"method": "medi", "lambda_": 600.0, "merit": True},
+}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory) -> dict:
+    made = make_result(tmp_path_factory.mktemp("run"))
+    made["sidecar"] |= {
+        **ACQUIRED,
+        "Processing": PROCESSING,
+        "PhaseScale": "radians, as the sidecars say",
+        "ReferenceStatistics": {"atlas-mine": {"csf": {"mean": 1.25, "sd": 4.5}}},
+    }
+    made["measured"] = {
+        "mine": {
+            "Statistic": "median",
+            "RegionErosion": 1.0,
+            "MinimumCoverage": 0.5,
+            "LabelSources": ["bids:drawn:sub-01/anat/sub-01_dseg.nii.gz"],
+            "LabelSpace": "native",
+        }
+    }
+    return made
+
+
+def without(result: dict, *keys: str) -> dict:
+    changed = copy.deepcopy(result)
+    for key in keys:
+        changed["sidecar"].pop(key)
+    return changed
+
+
+def test_the_acquisition_is_stated_with_its_numbers(result):
+    text = methods_text([result])
+    for words in (
+        "a 3D spoiled gradient echo sequence were acquired at 2.894 T (imaging frequency 123.25",
+        "on a Siemens Prisma (software XA30) with the coil HeadNeck_64.",
+        "2 echoes at 3.4, 9.4 ms, repetition time 42.8 ms, flip angle 15°, monopolar readout, "
+        "bandwidth 300 Hz per pixel",
+        "a matrix of 20 × 24 × 12, voxels of 2 × 1.99 × 3 mm, a field of view of 40 × 47.",
+        "axial, tilted by 3.8° slices",
+        "Acceleration: GRAPPA, in plane 2.",
+        "Partial Fourier: 0.875.",
+        "Coils were combined by adaptive combine.",
+        "Not stated by the data: gradient system, name at the scanner, flow compensation.",
+    ):
+        assert words in text, words
+
+
+def test_the_reconstruction_says_what_it_was_told_and_not_what_it_found(result):
+    text = methods_text([result])
+    for words in (
+        "Phase values are radians, as the sidecars say.",
+        "by a deformable surface (erosion 2 mm) [Smith 2002, doi:10.1002/hbm.10062].",
+        "by its Laplacian [Schofield and Zhu 2003",
+        "(PDF) (tolerance 0.1) [Liu et al. 2011",
+        "(MEDI) (lambda 600; merit yes) [Liu et al. 2012",
+        "qsmref 9.9.9",
+    ):
+        assert words in text, words
+    assert "0.0987" not in text and "1234" not in text
+
+
+def test_the_analysis_names_regions_statistic_and_reference(result):
+    text = methods_text([result])
+    assert (
+        "Regions of the atlas mine (labels of the dataset drawn, drawn on the grid of the map) are "
+        "represented by the median of their voxels in the mask, eroded by 1 mm; regions of which "
+        "less than 0.5 is covered are left out." in text
+    )
+    assert "The maps have no reference." in text
+    assert "csf 1.2 ± 4.5 ppb (mean ± SD of the voxels)" in text
+
+
+def test_every_citation_is_in_the_list_once(result):
+    text = methods_text([result])
+    body, _, listed = text.partition("## References")
+    lines = listed.strip().splitlines()
+    assert len(lines) == len(set(lines)) > 4
+    for line in lines:
+        cite, doi = line.removeprefix("- ").split(", doi:")
+        assert f"[{cite}, doi:{doi}]" in body
+
+
+def test_what_the_data_do_not_say_is_named_and_not_made_up(result):
+    bare = without(result, *ACQUIRED)
+    items = {item.name: item.value for item in reporting_items(bare)}
+    for name in ("Vendor", "Type", "Repetition time", "Flip angle", "Readout", "Acceleration"):
+        assert items[name] is None
+    assert items["Field strength"] == "2.894 T" and items["Voxel size"] == "2 × 1.99 × 3 mm"
+    text = methods_text([bare])
+    assert "Not stated by the data: vendor, model, software release, coil, channels" in text
+    assert "repetition time 0" not in text and "None" not in text and "nan" not in text
+    assert "Repetition time" not in acquisition_facts(bare["sidecar"])
+
+
+def test_maps_made_alike_share_sentences_with_ranges(result):
+    other = copy.deepcopy(result)
+    other["prefix"] = "sub-02"
+    other["sidecar"]["ImagingFrequency"] = 123.27
+    other["sidecar"]["Processing"]["Inversion"]["lambda_"] = 900.0
+    text = methods_text([result, other])
+    assert text.count("## Reconstruction") == 1
+    assert "imaging frequency 123.26 ± 0.014 MHz" in text
+    assert "lambda 600 to 900" in text
+    other["sidecar"]["Processing"]["Inversion"]["method"] = "tkd"
+    text = methods_text([result, other])
+    assert text.count("## Reconstruction") == 2
+    assert "## sub-01_run-1" in text and "## sub-02" in text
+
+
+def test_maps_of_other_programs_claim_no_reconstruction(result):
+    imported = without(result, "Processing", "PhaseScale", *ACQUIRED)
+    imported["sidecar"]["EstimationAlgorithm"] = "their own"
+    text = methods_text([imported])
+    assert "made by another program were used as they are" in text
+    assert "Its sidecar names the algorithm their own." in text
+    assert "MEDI" not in text
+
+
+def test_only_what_all_echoes_say_alike_is_kept():
+    sidecars = [{"FlipAngle": 15, "RepetitionTime": 0.04, "Manufacturer": "A"} for _ in range(3)]
+    sidecars[1]["RepetitionTime"] = 0.05
+    del sidecars[2]["Manufacturer"]
+    assert acquisition_of(sidecars) == {"FlipAngle": 15}
+    assert acquisition_of([]) == {}
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e400, 10**400, {}, [[1]], "a\x1b[31m", "x" * 999])
+def test_values_that_no_sidecar_should_have_are_left_out(value):
+    for key in ACQUISITION_KEYS:
+        assert acquisition_of([{key: value}]) == {}
+
+
+def test_a_comparison_is_told_as_it_was_made():
+    facts = {
+        "groups": {"patient": 9, "control": 8},
+        "n": 17,
+        "test": "ancova",
+        "covariates": ["age"],
+        "family": "kind",
+        "coverages": [[0, 0]],
+    }
+    told = " ".join(comparison_sentences("A", facts, {}))
+    assert "17 participants (9 patient, 8 control)" in told
+    assert "a linear model with covariates, adjusted for age" in told
+    assert "Hotelling" not in told and "masks" not in told
