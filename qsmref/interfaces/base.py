@@ -20,7 +20,7 @@ from nipype.interfaces.base import (
 import qsmref
 
 from .. import files, images
-from ..problems import DataError, ExitCode
+from ..problems import DataError, ExitCode, io_sentence
 from ..reconstruction import fft
 
 #: File in a node's folder that tells what went wrong there.
@@ -113,7 +113,7 @@ def _note(error: Exception) -> dict:
         # What the numerics refuse; their messages are sentences already.
         return {"sentence": sentence.rstrip(".") + ".", "code": int(ExitCode.BAD_DATA)}
     if isinstance(error, OSError):
-        return {"sentence": f"reading or writing failed: {sentence}.", "code": ExitCode.IO_ERROR}
+        return {"sentence": io_sentence(sentence), "code": ExitCode.IO_ERROR}
     if isinstance(error, MemoryError):
         return {
             "sentence": f"out of memory ({sentence}); run with fewer --nprocs.",
