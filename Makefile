@@ -62,9 +62,11 @@ test-slurm: install
 	tests/slurm.sh $(SLURM_RECIPE) $(SCRATCH)/slurm $(BIN)
 
 test-faults: install
-	rm -rf $(SCRATCH)/faults
+	rm -rf $(SCRATCH)/faults $(SCRATCH)/faults-parallel $(SCRATCH)/faults-disk*
 	$(BIN)/python tests/faults.py $(SCRATCH)/faults --every 9
 	$(BIN)/python tests/faults_parallel.py $(SCRATCH)/faults-parallel
+	test "$$(id -u)" != 0 || $(BIN)/python tests/faults_disk.py $(SCRATCH)/faults-disk
+	test "$$(id -u)" != 0 || $(BIN)/python tests/faults_disk.py $(SCRATCH)/faults-disk-workers --workers
 
 lint: install
 	$(BIN)/ruff check .

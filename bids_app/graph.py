@@ -98,8 +98,11 @@ def configure(settings: Settings, output_dir: Path) -> None:
 
     from nipype import config, logging
 
+    from .plugin import hush
+
     config.update_config(sections)
     logging.update_logging(config)
+    hush()
     config.resource_monitor = settings.resource_monitor
 
 

@@ -6,6 +6,7 @@ to a step that takes more memory than there is.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -22,9 +23,21 @@ import psutil
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer, run_node
 
 
+def hush() -> None:
+    """Keep nipype from telling on the terminal what is told in a sentence anyway.
+
+    Its loggers know no level above CRITICAL, and a full disk is critical to them.
+    """
+    for name in ("nipype.workflow", "nipype.utils", "nipype.interface"):
+        logger = logging.getLogger(name)
+        if logger.level >= logging.CRITICAL:
+            logger.setLevel(logging.CRITICAL + 1)
+
+
 def _initialize(folder: str, command: int) -> None:
     """Prepare a worker: as nipype does, and to end with the command, however that ends."""
     process_initializer(folder)
+    hush()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_die_with, args=(command,), daemon=True).start()
 

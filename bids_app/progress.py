@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from qsmref.interfaces import base
 from qsmref.interfaces.base import PROBLEM_FILE
-from qsmref.problems import ExitCode, Problem
+from qsmref.problems import ExitCode, Problem, io_sentence
 from qsmref.runs import Run
 
 #: Nodes that write results; a run is complete when all of its nodes of this kind are done.
@@ -34,20 +34,21 @@ _MACHINE = (
 _MEANING = {
     "refused": "the batch system refused the job: {}.",
     "memory": "out of memory ({}); run with fewer --nprocs.",
-    "disk": "reading or writing failed: {}.",
 }
 
 
 def explain(words: str) -> dict[str, Any]:
     """Sentence and exit code for a failure of which only a traceback is left, if that.
 
-    >>> explain("Traceback ...\\nOSError: [Errno 28] No space left on device")["sentence"]
-    'reading or writing failed: OSError: [Errno 28] No space left on device.'
+    >>> explain("Traceback ...\\nOSError: [Errno 5] Input/output error")["sentence"]
+    'reading or writing failed: OSError: [Errno 5] Input/output error.'
     """
     for pattern, meaning, code in _MACHINE:
         found = re.search(rf"^\s*({pattern})$", words, re.MULTILINE)
         if found:
-            return {"sentence": _MEANING[meaning].format(found[1].strip()), "code": code}
+            words = found[1].strip()
+            sentence = io_sentence(words) if meaning == "disk" else _MEANING[meaning].format(words)
+            return {"sentence": sentence, "code": code}
     return {"sentence": _WITHOUT_A_WORD, "code": ExitCode.INTERNAL}
 
 

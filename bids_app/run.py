@@ -12,7 +12,7 @@ from pathlib import Path
 
 import qsmref
 from qsmref import files
-from qsmref.problems import DataError, ExitCode, Problem, exit_code
+from qsmref.problems import DataError, ExitCode, Problem, exit_code, io_sentence
 from qsmref.settings import Settings
 
 from .parser import Command, parse_args
@@ -27,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         return _last_line(0, 0, [Problem("", str(error), error.code)])
     except OSError as error:
-        sentence = f"reading or writing failed: {error}"
-        return _last_line(0, 0, [Problem("", sentence, ExitCode.IO_ERROR)])
+        return _last_line(0, 0, [Problem("", io_sentence(error), ExitCode.IO_ERROR)])
     except KeyboardInterrupt:
         _error("interrupted; the same command goes on from the work folder")
         return int(ExitCode.INTERRUPTED)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import qsmref
 from qsmref.analysis.methods import COHORT_TESTS, FAMILIES, POWER_DIFFERENCES, TIMES, UNITS
-from qsmref.problems import DataError, ExitCode
+from qsmref.problems import DataError, ExitCode, io_sentence
 
 PROG = "qsmref-stats"
 
@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         return _last_line(str(error), error.code)
     except OSError as error:
-        return _last_line(f"reading or writing failed: {error}", ExitCode.IO_ERROR)
+        return _last_line(io_sentence(error).rstrip("."), ExitCode.IO_ERROR)
     except Exception as error:
         traceback.print_exc()
         return _last_line(f"unexpected {type(error).__name__}: {error}", ExitCode.INTERNAL)

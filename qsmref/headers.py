@@ -34,25 +34,34 @@ _TEMPLATES = {3: "Talairach space", 4: "MNI space", 5: "a template's space"}
 
 
 class Grid:
-    """Shape and affine of a 3-D image, read from its header only."""
+    """Shape and affine of an image in space, read from its header only."""
 
     def __init__(self, shape: tuple[int, ...], affine: np.ndarray):
         self.shape = tuple(int(n) for n in shape)
         self.affine = np.asarray(affine, dtype=float)
+        #: Volumes on this grid in the file.
+        self.volumes = 1
         #: Why the orientation or the voxel size cannot be known; empty when all is well.
         self.conflict = ""
         #: Why the orientation may be wrong, although the header does not contradict itself.
         self.doubt = ""
 
     @classmethod
-    def of(cls, path: str | os.PathLike) -> Grid:
+    def of(cls, path: str | os.PathLike, *, several: bool = False) -> Grid:
         """Grid of an image file.
+
+        Parameters
+        ----------
+        path : path
+            NIfTI image.
+        several : bool
+            Whether it may hold several volumes, one an echo.
 
         Raises
         ------
         DataError
             When the file is no NIfTI image of real numbers, its header promises more than the file
-            can hold, the image is not 3-D, or its affine is degenerate.
+            can hold, the image is not 3-D (or 4-D with `several`), or its affine is degenerate.
         """
         import nibabel as nib
 
@@ -69,10 +78,11 @@ class Grid:
             raise DataError(f"{name} is no NIfTI image of voxels; export it again.")
         while len(shape) > 3 and shape[-1] == 1:
             shape = shape[:-1]
-        if len(shape) != 3:
+        if len(shape) != 3 and not (several and len(shape) == 4):
             raise DataError(
-                f"{name} has {len(shape)} dimensions {shape}; images must be 3-D, and BIDS "
-                "wants one file per echo: split it and name the parts echo-1, echo-2, ..."
+                f"{name} has {len(shape)} dimensions {shape}, and must have 3; split it. Echoes "
+                "are files of their own, named echo-1, echo-2, ..., or all in one file without "
+                "echo- in its name and with a list of times as EchoTime."
             )
         if min(shape) < 1:
             raise DataError(f"{name} has the shape {shape}: not a single voxel; export it again.")
@@ -84,7 +94,8 @@ class Grid:
         _check_size(path, shape, width, size)
         _check_scaling(path, header)
         _check_affine(name, affine, int(header["xyzt_units"]) & 7)
-        grid = cls(shape, affine)
+        grid = cls(shape[:3], affine)
+        grid.volumes = int(shape[3]) if len(shape) == 4 else 1
         grid.conflict, grid.doubt = _orientation(header, affine)
         return grid
 

@@ -7,6 +7,8 @@ writes it into the participant-status table and turns the codes of all problems 
 from __future__ import annotations
 
 import enum
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -60,6 +62,23 @@ def shown(value: object) -> str:
         # Python prints no whole number of more than 4300 digits.
         text = "a number of thousands of digits"
     return text if len(text) <= 48 else text[:44] + " ..."
+
+
+def io_sentence(cause: object) -> str:
+    """What a failure to read or write is called, and for a full disk what to do.
+
+    >>> io_sentence(OSError(5, "Input/output error"))
+    'reading or writing failed: [Errno 5] Input/output error.'
+    >>> io_sentence("OSError: [Errno 28] No space left on device")[:33]
+    'the disk is full (OSError: [Errno'
+    """
+    words = str(cause).strip().rstrip(".")
+    if any(os.strerror(code) in words for code in (errno.ENOSPC, errno.EDQUOT)):
+        return (
+            f"the disk is full ({words}); make room where the results and the work folder are, and "
+            "give the same command again: it goes on where it stopped."
+        )
+    return f"reading or writing failed: {words}."
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ unknown scale.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,8 @@ class Source:
     path: Path
     root: Path
     dataset: str
+    #: Which volume of the file is meant, from 0; None where the file is one volume.
+    volume: int | None = None
 
     @property
     def uri(self) -> str:
@@ -52,11 +54,26 @@ class Source:
     @cached_property
     def grid(self) -> Grid:
         """Shape and affine."""
-        return Grid.of(self.path)
+        return Grid.of(self.path, several=self.volume is not None)
 
     def sidecar(self) -> dict[str, Any]:
-        """Metadata, inherited ones included."""
-        return read_sidecar(self.path, self.root)
+        """Metadata, inherited ones included; of one volume, its own echo time.
+
+        Raises
+        ------
+        DataError
+            When a sidecar is no JSON object, or has not one echo time for each volume.
+        """
+        metadata, count = read_sidecar(self.path, self.root), self.grid.volumes
+        if self.volume is None or metadata.get("EchoTime") is None:
+            return metadata
+        times = metadata["EchoTime"]
+        if not isinstance(times, list) or len(times) != count or None in times:
+            raise DataError(
+                f"{self.name} has {count} volumes, and EchoTime is {shown(times)}; for echoes in "
+                f"one file it must be a list of {count} numbers in seconds."
+            )
+        return {**metadata, "EchoTime": times[self.volume]}
 
 
 @dataclass(frozen=True)
@@ -242,10 +259,20 @@ class EchoRun(Run):
         return self.magnitude[0].grid
 
     @property
+    def magnitude_files(self) -> list[str]:
+        """Paths of the magnitude: one an echo, or one of several echoes."""
+        return _once(str(source.path) for source in self.magnitude)
+
+    @property
+    def phase_files(self) -> list[str]:
+        """Paths of the phase, likewise."""
+        return _once(str(source.path) for source in self.phase)
+
+    @property
     def sources(self) -> list[str]:
         """BIDS URIs of the images the map is made of."""
         used = [*self.magnitude, *self.phase, *([self.mask] if self.mask else [])]
-        return [source.uri for source in used]
+        return _once(source.uri for source in used)
 
 
 @dataclass(frozen=True)
@@ -286,6 +313,10 @@ class MapRun(Run):
     def sources(self) -> list[str]:
         """BIDS URIs of the map, and the mask where there is one."""
         return [self.chimap.uri, *([self.mask.uri] if self.mask else [])]
+
+
+def _once(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 Sidecars = Sequence[tuple[Source, Mapping[str, Any]]]
@@ -382,7 +413,7 @@ def phase_scale(
         if isinstance(stated, str) and stated.lower() in ("rad", "radian", "radians"):
             continue
         said = "has no Units in its sidecar" if stated is None else f"has Units {shown(stated)}"
-        low, high = voxels.span(voxels.read(source.path))
+        low, high = voxels.span(voxels.read_echoes([source.path]))
         raise DataError(
             f"{source.name} {said}, and its stored values run from {low:g} to {high:g}; pass "
             "--phase-range LOW HIGH with the stored values that mean -pi and pi, or --phase-units "

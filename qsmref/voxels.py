@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ _MAGNITUDES = (1e-12, 1e12)
 _LEVELS = 32
 
 
-def read(path: str | os.PathLike, dtype=np.float32) -> np.ndarray:
-    """Voxels (x, y, z) of an image, all finite.
+def read(path: str | os.PathLike, dtype=np.float32, *, several: bool = False) -> np.ndarray:
+    """Voxels (x, y, z) of an image, all finite; with `several`, (x, y, z, volume).
 
     Raises
     ------
@@ -30,7 +31,8 @@ def read(path: str | os.PathLike, dtype=np.float32) -> np.ndarray:
         When the file is damaged, or a voxel is NaN or infinite.
     """
     # What the header promises is there, or memory would be taken for it in vain.
-    shape = Grid.of(path).shape
+    grid = Grid.of(path, several=several)
+    shape = (*grid.shape, grid.volumes) if several else grid.shape
     try:
         # Where a large number does not fit into float32, it becomes infinite and is told below.
         with np.errstate(over="ignore"):
@@ -75,7 +77,7 @@ def span(array: np.ndarray) -> tuple[float, float]:
 
 
 def read_echo(path: str | os.PathLike) -> np.ndarray:
-    """Voxels of one echo, not all alike.
+    """Voxels of one image, not all alike.
 
     Raises
     ------
@@ -83,21 +85,49 @@ def read_echo(path: str | os.PathLike) -> np.ndarray:
         As :func:`read`, and for an image of one value.
     """
     array = read(path)
-    low, high = span(array)
-    if low == high:
-        raise DataError(f"{_name(path)} is {low:g} in every voxel; export the image again.")
+    _check_echo(array, path)
     return array
 
 
-def read_magnitude(path: str | os.PathLike) -> np.ndarray:
-    """Magnitude of one echo.
+def read_echoes(paths: Iterable[str | os.PathLike]) -> np.ndarray:
+    """Voxels (x, y, z, echo) of files that hold one echo or several each.
+
+    Raises
+    ------
+    DataError
+        As :func:`read`.
+    """
+    return np.concatenate([read(path, several=True) for path in paths], axis=-1)
+
+
+def read_magnitude(paths: Iterable[str | os.PathLike]) -> np.ndarray:
+    """Magnitude (x, y, z, echo) of files that hold one echo or several each.
 
     Raises
     ------
     DataError
         As :func:`read_echo`, and for values that no magnitude has.
     """
-    array = read_echo(path)
+    return _read_checked(paths, _check_magnitude)
+
+
+def _read_checked(paths: Iterable[str | os.PathLike], check: Callable) -> np.ndarray:
+    """Echoes of files, of which each has passed ``check(array, path)``."""
+    echoes = []
+    for path in paths:
+        volumes = np.moveaxis(read(path, several=True), -1, 0)
+        echoes += [check(volume, path) for volume in volumes]
+    return np.stack(echoes, axis=-1)
+
+
+def _check_echo(array: np.ndarray, path: str | os.PathLike) -> None:
+    low, high = span(array)
+    if low == high:
+        raise DataError(f"{_name(path)} is {low:g} in every voxel; export the image again.")
+
+
+def _check_magnitude(array: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    _check_echo(array, path)
     low, high = span(array)
     if low < -_NEGATIVE * max(high, 0.0):
         raise DataError(
@@ -166,15 +196,15 @@ def skull_stripped(chi: np.ndarray, mask: np.ndarray | None) -> bool:
     return not chi[~mask].any()
 
 
-def phase_in_radians(
-    path: str | os.PathLike, low: float | None, high: float | None, declared: bool
+def read_phase(
+    paths: Iterable[str | os.PathLike], low: float | None, high: float | None, declared: bool
 ) -> np.ndarray:
-    """Phase (rad) of one echo.
+    """Phase (x, y, z, echo), rad, of files that hold one echo or several each.
 
     Parameters
     ----------
-    path : path
-        Phase image.
+    paths : iterable of path
+        Phase images.
     low, high : float or None
         Stored values that mean -pi and pi; None for an image in rad.
     declared : bool
@@ -185,9 +215,23 @@ def phase_in_radians(
     DataError
         As :func:`read_echo`, and when the values cannot be what they are said to be.
     """
+
+    def in_radians(array: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+        return _in_radians(array, path, low, high, declared)
+
+    return _read_checked(paths, in_radians)
+
+
+def _in_radians(
+    array: np.ndarray,
+    path: str | os.PathLike,
+    low: float | None,
+    high: float | None,
+    declared: bool,
+) -> np.ndarray:
     from .reconstruction.phase import phase_to_radians
 
-    array = read_echo(path)
+    _check_echo(array, path)
     least, most = span(array)
     levels = np.unique(array.ravel()[:: max(1, array.size // 10_000)]).size
     if levels < min(_LEVELS, array.size):

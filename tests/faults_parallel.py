@@ -1,8 +1,8 @@
-"""Faults of commands with several processes, and of disks: what ``faults.py`` cannot try in one.
+"""Faults of commands with several processes: what ``faults.py`` cannot try in one.
 
 ``python tests/faults_parallel.py FOLDER`` kills the command alone, and its workers, at each step,
-starts the same command again at once, and fills disks (for which it must be root). It prints a
-table; the bytes must be those of a clean run.
+and starts the same command again at once. It prints a table; the bytes must be those of a clean
+run.
 """
 
 from __future__ import annotations
@@ -102,24 +102,6 @@ def deaths(lab: Laboratory) -> Iterator[Outcome]:
         yield lab.compare(place, f"worker killed in {step}", last)
 
 
-def disks(lab: Laboratory, sizes: list[int]) -> Iterator[Outcome]:
-    """Disks for work and results that are full; then they grow."""
-    for size in sizes:
-        place = lab.fresh()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(place)]
-        subprocess.run(mount, check=True)
-        try:
-            code, lines = lab.run(place)
-            words = f"{lines[-1] if lines else ''} ({code})"
-            bad = [line for line in lines if "Traceback" in line]
-            subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-            outcome = lab.compare(place, f"disk of {size} kB", words)
-        finally:
-            # Lazily: helpers of a command that has ended may live a moment longer.
-            subprocess.run(["umount", "--lazy", str(place)], check=True)
-        yield outcome._replace(problems=outcome.problems + bad)
-
-
 def main() -> int:
     """Try all, print a table, and tell whether one did harm."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -127,19 +109,13 @@ def main() -> int:
     parser.add_argument("flags", nargs="*", help="of qsmref, after --; default: a quick chain")
     given = parser.parse_args()
     lab = Laboratory(given.folder.absolute(), given.flags or FLAGS)
-    trials = [deaths(lab)]
-    if os.geteuid() == 0:
-        trials.append(disks(lab, [8, 60, 200, 600, 1000, 1400]))
-    else:
-        print("disks are not tried: only root may mount one")
     harm = done = 0
-    for outcomes in trials:
-        for outcome in outcomes:
-            done += 1
-            bad = bool(outcome.problems) or outcome.again != 0
-            harm += bad
-            words = "; ".join(outcome.problems) or "same bytes"
-            print(f"{outcome.fault} | {outcome.first} | {outcome.again} | {words}", flush=True)
+    for outcome in deaths(lab):
+        done += 1
+        bad = bool(outcome.problems) or outcome.again != 0
+        harm += bad
+        words = "; ".join(outcome.problems) or "same bytes"
+        print(f"{outcome.fault} | {outcome.first} | {outcome.again} | {words}", flush=True)
     print(f"{done} faults, {harm} did harm")
     return int(harm > 0)
 

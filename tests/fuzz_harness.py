@@ -248,10 +248,9 @@ def quick_verdicts(root: Path, cases: dict[str, Case], same: dict[str, bool]) ->
 
 def received(run: EchoRun) -> list:
     """All that the steps get to know of a run; DataError where they would refuse it."""
-    magnitude = [voxels.read_magnitude(s.path) for s in run.magnitude]
+    magnitude = voxels.read_magnitude(run.magnitude_files)
     scale = run.phase_scale
-    phase = [voxels.phase_in_radians(s.path, scale.low, scale.high, False) for s in run.phase]
-    arrays = [*magnitude, *phase]
+    arrays = [magnitude, voxels.read_phase(run.phase_files, scale.low, scale.high, False)]
     arrays += [voxels.read_mask(run.mask.path)] if run.mask else []
     known = [run.echo_times, run.imaging_frequency, scale, run.grid.affine.tobytes()]
     known.append([w.replace(run.subject, CLEAN) for w in run.warnings])

@@ -14,6 +14,7 @@ from random import Random
 
 import fuzz_images
 import numpy as np
+import tiny_bids as tiny
 from fuzz_values import HOSTILE_TEXTS, broken_json, broken_table, hostile_value
 
 #: Takes the folder of the data, the participant's label and a generator.
@@ -167,6 +168,48 @@ def swapped_pairs(root: Path, label: str, rng: Random) -> bool:
         content = first.read_bytes()
         first.write_bytes(second.read_bytes())
         second.write_bytes(content)
+    return False
+
+
+def joined_same(root: Path, label: str, rng: Random) -> bool:
+    """All echoes in one file a part, with a list of echo times."""
+    tiny.join_echoes(anat(root, label), rng.choice(["MEGRE", "T2starw"]))
+    if rng.random() < 0.5:
+        paths = sorted(anat(root, label).glob("*.nii.gz"))
+        rng.choice([fuzz_images.big_endian, fuzz_images.float64, fuzz_images.uncompressed])(
+            paths, rng
+        )
+    return True
+
+
+def joined_wrong(root: Path, label: str, rng: Random) -> bool:
+    """The same, and something is wrong with the list or with the volumes."""
+    folder = tiny.join_echoes(anat(root, label))
+    part = rng.choice(["mag", "phase"])
+    image, sidecar = (next(folder.glob(f"*part-{part}*.{end}")) for end in ("nii.gz", "json"))
+    content = json.loads(sidecar.read_text(encoding="utf-8"))
+    times = content["EchoTime"]
+    kind = rng.choice(["times", "volumes", "order", "named", "header"])
+    if kind == "times":
+        lists = [times[:2], [*times, 0.02], times[0], times[::-1], [], [times], str(times)]
+        lists += [[1000 * t for t in times], [None, *times[1:]], [*times[:2], "0.015"], None]
+        content["EchoTime"] = rng.choice(lists)
+        if content["EchoTime"] is None:
+            # Those of the other part are enough.
+            dump(sidecar, content)
+            return True
+        dump(sidecar, content)
+    elif kind == "volumes":
+        kept = rng.choice([[0, 1], [0], [0, 1, 2, 2], [0, 0, 0]])
+        fuzz_images.rewrite(image, lambda a: a[..., kept])
+    elif kind == "order":
+        order = rng.choice([[1, 0, 2], [2, 1, 0], [0, 2, 1]])
+        fuzz_images.rewrite(image, lambda a: a[..., order])
+    elif kind == "named":
+        for path in (image, sidecar):
+            path.rename(path.with_name(path.name.replace("_part-", "_echo-1_part-")))
+    else:
+        fuzz_images.header_field([image], rng)
     return False
 
 
@@ -327,6 +370,7 @@ FAMILIES: dict[str, tuple[Mutation, ...]] = {
         sidecar_inherited_value,
     ),
     "images": (same_echoes, wrong_echoes, wrong_echoes, wrong_echoes, wrong_echoes),
+    "joined": (joined_same, joined_wrong, joined_wrong),
     "mixed up": (swapped_echoes, swapped_pairs),
     "labels and masks": (same_regions, wrong_regions, wrong_regions, odd_labels, odd_mask),
     "label tables": (label_table, label_table, label_table, label_table_same),

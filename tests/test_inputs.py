@@ -174,19 +174,6 @@ def test_other_affine(bids):
     assert "another affine" in only_problem(bids).sentence
 
 
-def test_echoes_in_one_file(bids):
-    for path in anat(bids, "").parent.glob("*"):
-        path.unlink()
-    for part in ("mag", "phase"):
-        tiny.write_image(
-            anat(bids, f"part-{part}_MEGRE.nii.gz"), np.ones((*tiny.SHAPE, 3), np.float32)
-        )
-        tiny.write_json(anat(bids, f"part-{part}_MEGRE.json"), {"EchoTime": 0.005})
-    problem = only_problem(bids)
-    assert problem.code == ExitCode.BAD_DATA
-    assert "one file per echo" in problem.sentence
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

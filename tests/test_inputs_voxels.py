@@ -43,11 +43,12 @@ def test_phase_that_is_not_what_units_say(tmp_path):
     phase = np.linspace(-4096, 4094, 64, dtype=np.float32).reshape(4, 4, 4)
     path = tiny.write_image(tmp_path / "a.nii.gz", phase)
     with pytest.raises(DataError, match="Units says rad, but the stored values run from -4096"):
-        voxels.phase_in_radians(path, None, None, declared=False)
-    np.testing.assert_array_equal(voxels.phase_in_radians(path, None, None, True), phase)
+        voxels.read_phase([path], None, None, declared=False)
+    radians = voxels.read_phase([path], None, None, declared=True)
+    np.testing.assert_array_equal(radians[..., 0], phase)
     with pytest.raises(DataError, match="outside the phase range"):
-        voxels.phase_in_radians(path, 0, 4095, declared=True)
-    radians = voxels.phase_in_radians(path, -4096, 4094, declared=True)
+        voxels.read_phase([path], 0, 4095, declared=True)
+    radians = voxels.read_phase([path], -4096, 4094, declared=True)
     assert (radians.min(), radians.max()) == pytest.approx((-np.pi, np.pi))
 
 

@@ -211,6 +211,7 @@ def test_odd_voxels_are_an_error_only_where_they_count(odd):
         ({"names": {1: "CN_L", 2: "CN_R"}}, "labels without a name: 3"),
         ({"labels": np.full((12, 10, 8), 0.5)}, "0.5, which is no label"),
         ({"labels": np.full((12, 10, 8), np.nan)}, "nan, which is no label"),
+        ({"labels": np.full((12, 10, 8), 1e300)}, r"1e\+300, which is too large for a label"),
         ({"labels": np.zeros((3, 3, 3))}, "the label image has shape"),
         ({"mask": np.ones((3, 3, 3))}, "the mask has shape"),
         ({"voxel_size": (1, 0, 1)}, "three positive numbers"),

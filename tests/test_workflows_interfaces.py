@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_bids as tiny
-from nipype.interfaces.base import TraitedSpec, traits
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    InputMultiObject,
+    TraitedSpec,
+    traits,
+)
+from nipype.utils.filemanip import hash_infile
 
 from qsmref import images
+from qsmref.interfaces import base
 from qsmref.interfaces.base import PROBLEM_FILE, InputSpec, Interface, plain
 from qsmref.interfaces.echoes import BrainMask, LoadEchoes
 from qsmref.interfaces.fields import CheckSign
@@ -89,6 +97,43 @@ def test_errors_leave_a_sentence(tmp_path, fail, error, sentence, code):
     assert note == {"sentence": sentence, "code": code}
     Count().run(cwd=tmp_path)
     assert not (tmp_path / PROBLEM_FILE).exists()
+
+
+def test_files_are_hashed_as_nipype_does_it_but_once(tmp_path, monkeypatch):
+    class Spec(InputSpec):
+        image = File()
+        images = InputMultiObject(File())
+        label = traits.Str()
+
+    class Plain(BaseInterfaceInputSpec):
+        image = File()
+        images = InputMultiObject(File())
+        label = traits.Str()
+
+    paths = [tmp_path / name for name in "ab"]
+    for path in paths:
+        path.write_bytes(path.name.encode() * 10_000)
+    values = {"image": str(paths[0]), "images": [str(p) for p in paths], "label": "x"}
+    read = []
+
+    def counted(path, **options):
+        read.append(path)
+        return hash_infile(path, **options)
+
+    monkeypatch.setattr(base, "hash_infile", counted)
+    own = {"version", "num_threads"}
+
+    def hashed(spec):
+        listed, _ = spec(**values).get_hashval(hash_method="content")
+        return [item for item in listed if item[0] not in own]
+
+    assert hashed(Spec) == hashed(Plain)
+    assert hashed(Spec) == hashed(Plain)
+    assert sorted(read) == sorted(map(str, paths))
+    before = Spec(**values).get_hashval(hash_method="content")[1]
+    paths[1].write_bytes(b"c" * 10_000)
+    assert hashed(Spec) == hashed(Plain)
+    assert Spec(**values).get_hashval(hash_method="content")[1] != before
 
 
 def test_echoes_with_bad_voxels_are_refused(data, tmp_path):

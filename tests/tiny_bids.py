@@ -118,6 +118,23 @@ def write_echoes(
     return folder
 
 
+def join_echoes(folder: Path, suffix: str = "MEGRE") -> Path:
+    """Put the echoes of a participant into one file a part, as some converters do."""
+    for part in ("mag", "phase"):
+        paths = sorted(folder.glob(f"*_echo-*_part-{part}_MEGRE.nii.gz"))
+        arrays = [np.asarray(nib.load(path).dataobj) for path in paths]
+        stem, _, _ = paths[0].name.partition("_echo-")
+        joined = folder / f"{stem}_part-{part}_{suffix}.nii.gz"
+        write_image(joined, np.stack(arrays, axis=-1), nib.load(paths[0]).affine)
+        sidecars = [folder / path.name.replace(".nii.gz", ".json") for path in paths]
+        contents = [json.loads(path.read_text(encoding="utf-8")) for path in sidecars]
+        times = [content["EchoTime"] for content in contents]
+        write_json(folder / f"{stem}_part-{part}_{suffix}.json", contents[0] | {"EchoTime": times})
+        for path in (*paths, *sidecars):
+            path.unlink()
+    return folder
+
+
 def write_description(root: Path, **content) -> None:
     description = {"Name": "tiny", "BIDSVersion": "1.10.0", "DatasetType": "raw", **content}
     write_json(root / "dataset_description.json", description)

@@ -18,6 +18,9 @@ from scipy import ndimage
 from .names import both_sides, label_names, regions_of
 from .standard_error import standard_error
 
+#: Labels have 32 bits at the most.
+_LARGEST = 2**31
+
 #: The columns of a region table as a BIDS sidecar describes them.
 COLUMNS = {
     "index": {"Description": "Label in the dseg image; n/a for rows made of several labels"},
@@ -271,6 +274,11 @@ def voxels_by_label(labels: np.ndarray) -> dict[int, np.ndarray]:
         if odd.size:
             raise ValueError(
                 f"the label image holds {odd[0]:g}, which is no label: labels are whole numbers"
+            )
+        beyond = whole[np.abs(whole) >= _LARGEST]
+        if beyond.size:
+            raise ValueError(
+                f"the label image holds {beyond[0]:g}, which is too large for a label of 32 bits"
             )
         values = whole.astype(np.int64)
     if values.size and values.min() >= 0 and values.max() < 2**16:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,12 @@ from nipype.interfaces.base import (
     isdefined,
     traits,
 )
+from nipype.utils.filemanip import hash_infile
 
 import qsmref
 
 from .. import files, images
-from ..problems import DataError, ExitCode
+from ..problems import DataError, ExitCode, io_sentence
 from ..reconstruction import fft
 
 #: File in a node's folder that tells what went wrong there.
@@ -39,6 +43,23 @@ class InputSpec(BaseInterfaceInputSpec):
         usedefault=True,
         desc="version of qsmref: results of another one are not reused",
     )
+
+    def _get_sorteddict(self, objekt, dictwithhash=False, hash_method=None, hash_files=True):
+        # nipype reads a file twice for each node that takes it: most of the time of a command
+        # that has nothing to do.
+        if hash_files and hash_method == "content" and isinstance(objekt, str):
+            with suppress(OSError, ValueError):
+                found = os.stat(objekt)
+                if stat.S_ISREG(found.st_mode):
+                    digest = _digest(objekt, found.st_ino, found.st_size, found.st_mtime_ns)
+                    return (objekt, digest) if dictwithhash else digest
+        return super()._get_sorteddict(objekt, dictwithhash, hash_method, hash_files)
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: str, *_state: int) -> str:
+    """nipype's checksum of a file, remembered as long as its inode, size and time are the same."""
+    return hash_infile(path, chunk_len=1 << 20)
 
 
 class Step:
@@ -113,7 +134,7 @@ def _note(error: Exception) -> dict:
         # What the numerics refuse; their messages are sentences already.
         return {"sentence": sentence.rstrip(".") + ".", "code": int(ExitCode.BAD_DATA)}
     if isinstance(error, OSError):
-        return {"sentence": f"reading or writing failed: {sentence}.", "code": ExitCode.IO_ERROR}
+        return {"sentence": io_sentence(sentence), "code": ExitCode.IO_ERROR}
     if isinstance(error, MemoryError):
         return {
             "sentence": f"out of memory ({sentence}); run with fewer --nprocs.",

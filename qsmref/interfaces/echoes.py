@@ -21,8 +21,8 @@ from .base import InputSpec, Interface
 
 
 class _LoadEchoesInput(InputSpec):
-    magnitude = InputMultiObject(File(exists=True), mandatory=True, desc="one image per echo")
-    phase = InputMultiObject(File(exists=True), mandatory=True, desc="one image per echo")
+    magnitude = InputMultiObject(File(exists=True), mandatory=True, desc="an image of each echo")
+    phase = InputMultiObject(File(exists=True), mandatory=True, desc="or one of several echoes")
     phase_low = traits.Float(desc="stored value that means -pi; undefined for radians")
     phase_high = traits.Float(desc="stored value that means pi; undefined for radians")
     phase_declared = traits.Bool(False, usedefault=True, desc="the user vouches for radians")
@@ -43,18 +43,12 @@ class LoadEchoes(Interface):
 
     def _compute(self, folder: Path) -> None:
         like = nib.load(self.inputs.magnitude[0])
-        magnitude = np.stack([voxels.read_magnitude(p) for p in self.inputs.magnitude], axis=-1)
+        magnitude = voxels.read_magnitude(self.inputs.magnitude)
         self._save("magnitude", magnitude, folder, like)
         self._save("combined", voxels.combine_echoes(magnitude), folder, like)
         del magnitude
         low, high = self._optional("phase_low"), self._optional("phase_high")
-        phase = np.stack(
-            [
-                voxels.phase_in_radians(p, low, high, self.inputs.phase_declared)
-                for p in self.inputs.phase
-            ],
-            axis=-1,
-        )
+        phase = voxels.read_phase(self.inputs.phase, low, high, self.inputs.phase_declared)
         phase *= self.inputs.phase_sign
         self._save("phase", phase, folder, like)
 

@@ -23,7 +23,7 @@ class _TissueMasksInput(InputSpec):
     labels = InputMultiObject(File(exists=True), desc="label images on that grid")
     names = InputMultiObject(File(exists=True), desc="their tables")
     atlases = traits.List(traits.Str, desc="what they are called")
-    magnitude = InputMultiObject(File(exists=True), desc="one image per echo")
+    magnitude = InputMultiObject(File(exists=True), desc="echoes, in files of one or several")
     echo_times = traits.List(traits.Float, desc="s")
     csf = traits.Enum(*CSF_SOURCES, usedefault=True, desc="where csf comes from")
     erosion = traits.Float(2.0, usedefault=True, desc="mm, of what comes from labels")
@@ -51,15 +51,15 @@ class TissueMasks(Interface):
             for name, labels, table in zip(*given, strict=True)
         ]
         files = self._optional("magnitude") or []
-        if self.inputs.csf not in ("auto", "r2star") or len(files) < LEAST_ECHOES:
+        times = self._optional("echo_times") or []
+        if self.inputs.csf not in ("auto", "r2star") or len(times) < LEAST_ECHOES:
             files = []
-        echoes = [voxels.read(path) for path in files]
         masks, info = tissue_masks(
             labelled,
             images.voxel_size(like.affine),
             mask=mask,
-            magnitude=np.stack(echoes, axis=-1) if echoes else None,
-            echo_times=self._optional("echo_times") or [],
+            magnitude=voxels.read_echoes(files) if files else None,
+            echo_times=times,
             csf=self.inputs.csf,
             erosion=self.inputs.erosion,
         )

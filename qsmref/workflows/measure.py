@@ -226,7 +226,7 @@ def _tissues(
         atlases=[regions.atlas for regions in run.regions],
     )
     if isinstance(run, EchoRun):
-        node.inputs.magnitude = [str(s.path) for s in run.magnitude]
+        node.inputs.magnitude = run.magnitude_files
         node.inputs.echo_times = list(run.echo_times)
     workflow.connect(source, "outputnode.mask", node, "mask")
     for field in ("labels", "names"):

@@ -216,7 +216,7 @@ def _save_transforms(workflow, register, run, template, given, output_dir) -> No
     if template is not None and not given:
         plans["forward"] = (middle, template.name, ".h5")
         plans["inverse"] = (template.name, middle, ".h5")
-    sources = [*(s.uri for s in run.magnitude), *(s.uri for s in anatomy.used)]
+    sources = list(dict.fromkeys(s.uri for s in (*run.magnitude, *anatomy.used)))
     for field, (origin, target, extension) in plans.items():
         out_name = outputs.derivative_name(
             run.prefix,

@@ -226,8 +226,8 @@ def _reconstruction(
     if csf is not None and native:
         reconstruct.inputs.inputnode.csf_labels = [str(r.image.path) for r in native]
         reconstruct.inputs.inputnode.csf_names = [str(r.table) for r in native]
-    reconstruct.inputs.inputnode.magnitude = [str(s.path) for s in run.magnitude]
-    reconstruct.inputs.inputnode.phase = [str(s.path) for s in run.phase]
+    reconstruct.inputs.inputnode.magnitude = run.magnitude_files
+    reconstruct.inputs.inputnode.phase = run.phase_files
     if run.mask is not None:
         reconstruct.inputs.inputnode.mask = str(run.mask.path)
     return reconstruct
