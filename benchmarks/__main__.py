@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import accuracy, cohorts, memory, speed, stability
+from . import accuracy, cohorts, memory, registered, speed, stability
 from .chains import CHAINS, ORACLES
 from .heads import HEADS, Sources
 from .report import ROOT, environment, write
@@ -22,6 +22,7 @@ SECTIONS = {
     "convergence": ("Convergence", speed.run_convergence),
     "scaling": ("Scaling", speed.run_scaling),
     "memory": (memory.TITLE, memory.run),
+    "registered": (registered.TITLE, registered.run),
     "size": (cohorts.TITLE_SIZE, cohorts.run_size),
     "null": (cohorts.TITLE_NULL, cohorts.run_null),
 }
@@ -40,6 +41,7 @@ class Options:
     textbook: bool
     participants: int = 10_000
     tables: int = 1000
+    seeds: tuple[int, ...] = (5,)
 
     @property
     def thread_counts(self) -> tuple[int, ...]:
@@ -92,6 +94,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--participants", type=int, default=10_000, help="of the largest cohort")
     parser.add_argument("--tables", type=int, default=1000, help="cohorts without a difference")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=(5,), metavar="SEED",
+        help="of the cohorts of the section registered, and of the first cohort of null",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "RESULTS.md")
     return parser
 
@@ -112,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         given.textbook,
         given.participants,
         given.tables,
+        tuple(given.seeds),
     )
     for name in given.sections or SECTIONS:
         title, section = SECTIONS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +14,16 @@ from qsmref.problems import DataError, ExitCode
 from qsmref.settings import Settings
 from qsmref.workflows.engine import identifier
 
-#: Maps in a template, as the level participant writes them.
-_MAPS = "*_space-*_desc-unreferenced_Chimap.nii.gz"
+#: Maps in a template, as the level participant writes them: its own, and those of others.
+_MAPS = re.compile(r"_space-[^_]+_desc-(unreferenced|imported)_Chimap\.nii\.gz$")
 
 
 def find_warped(output_dir: Path, settings: Settings) -> dict[str, list[Path]]:
     """Maps in templates that pass the filters on participants and sessions, by template."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(output_dir.glob(f"sub-*/**/{_MAPS}")):
+    for path in sorted(output_dir.glob("sub-*/**/*_space-*_Chimap.nii.gz")):
+        if not _MAPS.search(path.name):
+            continue
         entities = parse_name(path).entities
         wanted = (
             (settings.participant_label, entities["sub"]),
@@ -63,7 +66,7 @@ def average_maps(output_dir: Path, settings: Settings) -> set[str]:
 
 
 def _mask_of(chimap: Path) -> Path:
-    mask = chimap.with_name(chimap.name.replace("_desc-unreferenced_Chimap.", "_desc-brain_mask."))
+    mask = chimap.with_name(re.sub("_desc-[^_]+_Chimap[.]", "_desc-brain_mask.", chimap.name))
     if not mask.is_file():
         raise DataError(
             f"{chimap.name} has no mask {mask.name} beside it; run the level participant again.",

@@ -55,7 +55,11 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _add_table(group) -> None:
-    group.add_argument("--id-column", required=True, metavar="NAME", help="column of participants")
+    group.add_argument(
+        "--id-column",
+        metavar="NAME",
+        help="column of participants; without it each row of a wide table is one",
+    )
     group.add_argument(
         "--regions",
         nargs="+",
@@ -72,6 +76,19 @@ def _add_table(group) -> None:
         default=[],
         metavar="NAME",
         help="regions that are only subtracted, such as CSF",
+    )
+    group.add_argument(
+        "--decimal",
+        choices=("point", "comma"),
+        default="point",
+        help="sign before the decimals of the numbers (default point)",
+    )
+    group.add_argument(
+        "--missing",
+        nargs="+",
+        default=[],
+        metavar="TEXT",
+        help="cells that mean no value, beside empty ones and n/a, for example . or -999",
     )
     group.add_argument("--region-column", metavar="NAME", help="long table: column of regions")
     group.add_argument("--value-column", metavar="NAME", help="long table: column of values")
@@ -193,6 +210,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("give --group-column to compare groups, or --session-column for changes")
     if options.sessions and options.session_column is None:
         parser.error("--sessions needs --session-column")
+    if options.id_column is None:
+        several = (options.session_column, options.region_column, options.participants)
+        if any(given is not None for given in several):
+            parser.error("visits, a long table and --participants need --id-column")
     try:
         said = _run(options)
     except DataError as error:
@@ -207,14 +228,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> str:
     """Do what is asked for; return what to say last."""
-    from qsmref import tables
     from qsmref.analysis.cohort import Plan, analyse
     from qsmref.analysis.tables import RequestError, TableError, measurements, unit_doubt
 
     from .groupfiles import closing_words, write_figures, write_results
     from .grouppage import write_page
 
-    table = tables.read_cells(options.table)
+    try:
+        table = _read(options, options.table)
+    except TableError as error:
+        raise DataError(str(error)) from error
+    if options.id_column is None:
+        from .statstable import with_rows
+
+        table = with_rows(table)
+        options.id_column = table.columns[0]
     plan = Plan(
         group_column=options.group_column,
         groups=tuple(options.groups),
@@ -272,6 +300,17 @@ def _run(options: argparse.Namespace) -> str:
     return f"{lines[0]}; tables and {page.name} are in {options.out}"
 
 
+def _read(options: argparse.Namespace, path: Path):
+    """One of the tables, with its numbers and gaps as the options say they are written."""
+    from qsmref.analysis.design import column_of
+
+    from .statstable import read_table
+
+    numeric = [*options.regions, *options.references, *map(column_of, options.covariates)]
+    numeric += [options.value_column] if options.value_column else []
+    return read_table(path, numeric=numeric, decimal=options.decimal, missing=options.missing)
+
+
 def _visits(measured, labels: Sequence[str]):
     """Scans of some visits."""
     import numpy as np
@@ -288,15 +327,15 @@ def _visits(measured, labels: Sequence[str]):
 
 def _participants(options: argparse.Namespace, table, measured):
     """Table of participants: its own file, or the columns of the table, one row each."""
-    from qsmref import tables
+    from qsmref.analysis.design import column_of
     from qsmref.analysis.tables import TableError, column, texts
 
-    wanted = [c.removeprefix("C(").removesuffix(")") for c in options.covariates]
+    wanted = [column_of(c) for c in options.covariates]
     wanted += [options.group_column] if options.group_column else []
     if not wanted:
         return None
     if options.participants is not None:
-        return tables.read_cells(options.participants)
+        return _read(options, options.participants)
     what = options.table.name
     for name in wanted:
         column(table, name, what)

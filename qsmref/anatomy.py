@@ -56,15 +56,76 @@ def find_anatomy(
         With a template: several images fit, or one cannot be read. There is none and one is
         required.
     """
+    direct = _direct(run, derivatives, template)
     if use == "ignore":
-        return Anatomy()
+        return direct
     try:
-        return _found(run, raw, derivatives, template, use)
+        found = _found(run, raw, derivatives, template, use)
+        # What has been computed goes first: the map's own way to the template, where there is no
+        # other that is complete.
+        return direct if direct.to_template and not found.to_template else found
     except DataError:
         if template is None and use != "required":
             # Nothing is to be registered: what is odd about an image that is not needed is no harm.
             return Anatomy()
         raise
+
+
+def _direct(run: Image, derivatives: Sequence[Dataset], template: str | None) -> Anatomy:
+    """Transforms that lead from the map to the template without an image between."""
+    for dataset in derivatives:
+        mine = [x for x in dataset.files(run.name.entities["sub"], "xfm") if x.key == run.key]
+        forward = _leading(mine, MAP_SPACE, template)
+        inverse = _leading(mine, template, MAP_SPACE)
+        if forward and inverse:
+            return Anatomy(to_template=forward.source, from_template=inverse.source)
+    return Anatomy()
+
+
+def magnitudes_of(
+    run: Image, raw: Dataset, derivatives: Sequence[Dataset], owner: Dataset
+) -> tuple[Source, ...]:
+    """Magnitudes on the grid of a map that somebody else made: what can be registered of it.
+
+    Parameters
+    ----------
+    run : Image
+        The map.
+    raw : Dataset
+        BIDS_DIR.
+    derivatives : sequence of Dataset
+        In the order in which they were given.
+    owner : Dataset
+        The one that has the map; its images go before those of others.
+
+    Returns
+    -------
+    tuple of Source
+        Echoes of one acquisition (``MEGRE`` or ``T2starw``, not the phase) whose grid and entities
+        are those of the map, in the order of the echoes; empty where there is none.
+    """
+    subject, key = run.name.entities["sub"], run.key
+    for dataset in dict.fromkeys([owner, raw, *derivatives]):
+        found = [
+            image
+            for image in dataset.files(subject, "megre")
+            if image.name.entities.get("part", "mag") == "mag"
+            and image.key.items() <= key.items()
+            and image.source.grid.same_as(run.source.grid)
+        ]
+        if not found:
+            continue
+        most = max(len(image.key) for image in found)
+        kinds = {i.name.suffix for i in found if len(i.key) == most}
+        wanted = "MEGRE" if "MEGRE" in kinds else "T2starw"
+        alike = [i for i in found if len(i.key) == most and i.name.suffix == wanted]
+        return tuple(i.source for i in sorted(alike, key=_echo))
+    return ()
+
+
+def _echo(image: Image) -> tuple[int, str]:
+    echo = image.name.entities.get("echo", "")
+    return (int(echo) if echo.isascii() and echo.isdigit() else 0, image.source.name)
 
 
 def _found(

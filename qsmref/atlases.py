@@ -90,7 +90,7 @@ class Atlas:
             where = f"in the space of {self.template}" if self.template else "on another grid"
             raise DataError(
                 f"atlas {self.name} ({self.image.path.name}) lies {where} ({difference}): without "
-                "a registration (--template, for maps made here from echoes) its labels must be on "
+                "a registration (--template) its labels must be on "
                 "the grid of the map.",
                 ExitCode.USAGE,
             )

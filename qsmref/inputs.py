@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import metadata
-from .anatomy import find_anatomy, lies_on_t1w
+from .anatomy import find_anatomy, lies_on_t1w, magnitudes_of
 from .atlases import Atlas, open_atlases
 from .headers import Grid
 from .index import Dataset, Image, read_filters, subjects
@@ -111,9 +111,10 @@ def _subject_runs(
     shared: Sequence[Atlas],
 ) -> tuple[list[Run], list[Problem]]:
     echoes = raw.files(subject, "megre")
-    if query.maps is None and echoes:
-        return _echo_runs(subject, echoes, raw, derivatives, query, shared)
     with_maps = [d for d in derivatives if d.files(subject, "chimap")]
+    # Magnitudes without a phase, beside maps, are what these maps can be registered by.
+    if query.maps is None and echoes and (_has_phase(echoes) or not with_maps):
+        return _echo_runs(subject, echoes, raw, derivatives, query, shared)
     if query.maps is not None:
         with_maps = [d for d in with_maps if d.label == query.maps]
     if len(with_maps) == 1:
@@ -252,23 +253,55 @@ def _map_runs(subject, dataset, raw, derivatives, query, shared) -> tuple[list[R
                 raise DataError(
                     f"{prefix} has several maps ({names}); choose one with --bids-filter-file."
                 )
-            if query.template is not None:
-                raise DataError(
-                    f"{prefix} is a map without echoes: there is no magnitude to register to the "
-                    "template; leave --template out, and give labels on the grid of the map.",
-                    ExitCode.USAGE,
-                )
             extras = _extras(group[0], raw, derivatives, query, shared)
-            if any(r.space != "native" for r in extras["regions"]):
-                raise DataError(
-                    f"{prefix} is a map without echoes: labels of the T1-weighted image cannot be "
-                    "brought to it; give labels on the grid of the map.",
-                    ExitCode.USAGE,
-                )
-            runs.append(MapRun(subject, prefix, **extras, chimap=group[0].source))
+            spaces = {r.space for r in extras["regions"]} - {"native"}
+            magnitude: tuple[Source, ...] = ()
+            if query.template is not None or spaces:
+                magnitude = magnitudes_of(group[0], raw, derivatives, dataset)
+                extras |= _way_of_map(group[0], query.template, magnitude, extras)
+            way = {"chimap": group[0].source, "magnitude": magnitude}
+            runs.append(MapRun(subject, prefix, **extras, **way))
         except DataError as error:
             problems.append(Problem(subject, str(error), error.code, prefix=prefix))
     return runs, problems
+
+
+def _way_of_map(
+    file: Image, template: str | None, magnitude: Sequence[Source], extras: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How a map of others can be registered: its anatomy and warnings; DataError where it cannot.
+
+    A map itself is not registered: its contrast depends on how it was made.
+    """
+    anatomy, prefix = extras["anatomy"], file.name.prefix
+    if anatomy.t1w is None and anatomy.to_template is not None:
+        return {}
+    unrelated = anatomy.t1w is not None and anatomy.map_to_t1w is None and not magnitude
+    if unrelated and anatomy.t1w.grid.same_as(file.source.grid):
+        anatomy = replace(anatomy, on_grid=True)
+    ready = anatomy.map_to_t1w is not None or anatomy.on_grid
+    if not (ready or magnitude):
+        raise DataError(
+            f"{prefix} is a map without echoes, and nothing leads from it to "
+            f"{template or 'the T1-weighted image'}: put a magnitude on its grid beside it "
+            "(part-mag_MEGRE or T2starw), or give transforms (from-MEGRE_to-T1w, or from-MEGRE_to-"
+            f"{template or 'T1w'} and back), or labels on the grid of the map.",
+            ExitCode.MISSING_INPUT,
+        )
+    needs_brain = template is not None and anatomy.to_template is None and anatomy.mask is None
+    if needs_brain and not magnitude and extras["mask"] is None:
+        raise DataError(
+            f"{prefix} is to be registered to {template} through the T1-weighted image, and there "
+            "is no brain mask of either: add one (desc-brain_mask).",
+            ExitCode.MISSING_INPUT,
+        )
+    warnings = extras["warnings"]
+    if anatomy.on_grid:
+        warnings += (
+            f"{prefix} lies on the grid of {anatomy.t1w.name}: both are taken to show the head in "
+            "one place.",
+        )
+    return {"anatomy": anatomy, "warnings": warnings}
 
 
 def _extras(
@@ -306,9 +339,7 @@ def _extras(
             )
         if dataset.has("dseg") and not labels:
             warnings.append(f"derivative {dataset.label} has no dseg for {file.name.prefix}.")
-    # Maps of others come without an image that could be registered.
-    template = None if file.name.suffix == "Chimap" else query.template
-    regions += [atlas.regions(file.source.grid, template) for atlas in shared]
+    regions += [atlas.regions(file.source.grid, query.template) for atlas in shared]
     atlases = [r.atlas for r in regions]
     if len(set(atlases)) < len(atlases):
         raise DataError(f"two label images would both be atlas {max(atlases, key=atlases.count)}.")

@@ -116,7 +116,9 @@ class Anatomy:
     mask: Source | None = None
     #: From the map to it.
     map_to_t1w: Source | None = None
-    #: From it to the template, and back; both or none.
+    #: Whether the map lies on its grid, so that nothing needs to lead from one to the other.
+    on_grid: bool = False
+    #: From it to the template, and back; both or none. Without an image, from the map.
     to_template: Source | None = None
     from_template: Source | None = None
 
@@ -277,9 +279,17 @@ class EchoRun(Run):
 
 @dataclass(frozen=True)
 class MapRun(Run):
-    """A susceptibility map that somebody else made, in ppm."""
+    """A susceptibility map that somebody else made, in ppm.
+
+    Raises
+    ------
+    DataError
+        Mask, labels or magnitudes on another grid; a unit other than ppm.
+    """
 
     chimap: Source
+    #: Magnitudes on its grid, for the registration; none where they are not needed.
+    magnitude: tuple[Source, ...] = ()
     metadata: Mapping[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self):
@@ -313,6 +323,11 @@ class MapRun(Run):
     def sources(self) -> list[str]:
         """BIDS URIs of the map, and the mask where there is one."""
         return [self.chimap.uri, *([self.mask.uri] if self.mask else [])]
+
+    @property
+    def brain_is_made(self) -> bool:
+        """Whether the registration needs a brain mask that only the magnitude can give."""
+        return bool(self.magnitude) and self.mask is None
 
 
 def _once(names: Iterable[str]) -> list[str]:

@@ -108,55 +108,83 @@ def read_cells(path: str | os.PathLike) -> pd.DataFrame:
     """Read a table with every cell as text: labels stay as they are written (``01`` is not 1).
 
     The separator is a tab in ``.tsv``; elsewhere the one of tab, semicolon and comma that the
-    header has. Cells that are missing are empty.
+    header has outside quotation marks. Cells that are missing are empty. Rows without any text, and
+    columns without a name, as spreadsheets and R leave them, are no part of the table.
 
     Raises
     ------
     DataError
-        A file that is not there or cannot be read, rows of different length, a header with an
-        empty or repeated name, no rows.
+        A file that is not there or cannot be read, rows of different length, a header with a
+        repeated name, no rows.
     """
     path = Path(path)
+    tsv = path.suffix.lower() == ".tsv"
     try:
         content = files.read_text(path)
-        header = content.partition("\n")[0]
-        separator = next((s for s in "\t;," if s in header), ",")
-        tsv = path.suffix.lower() == ".tsv"
         if tsv:
             _check_rows(path.name, content)
-        table = pd.read_csv(
-            io.StringIO(content),
-            sep="\t" if tsv else separator,
-            dtype=str,
-            header=None,
-            keep_default_na=False,
-            skipinitialspace=True,
-            quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL,
-        )
+        rows = _rows(content, tsv)
     except DataError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}.", ExitCode.MISSING_INPUT) from error
-    except (ValueError, OSError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is no text in UTF-8: save it as CSV in UTF-8 (spreadsheets offer it)."
+        ) from error
+    except (csv.Error, ValueError, OSError) as error:
         raise DataError(
             f"{path} cannot be read as a table: {printable(error)}; mend it."
         ) from error
-    short = table.isna().any(axis=1)
-    if short.any():
-        raise DataError(
-            f"{path.name}: row {int(short.idxmax())} has fewer cells than there are columns; mend "
-            "the table."
-        )
-    names = [str(name).strip() for name in table.iloc[0]]
+    if not rows:
+        raise DataError(f"{path.name} is empty; a table has a line of names and rows.")
+    _check_lengths(path.name, rows)
+    names = [name.strip() for name in rows[0]]
     for name in names:
-        if not name or names.count(name) > 1:
-            what = f"the column {name!r} more than once" if name else "a column without a name"
-            raise DataError(f"{path.name} has {what}; mend its first line.")
-    if len(table) < 2:
+        if name and names.count(name) > 1:
+            raise DataError(
+                f"{path.name} has the column {name!r} more than once; mend its first line."
+            )
+    if len(rows) < 2:
         raise DataError(f"{path.name} has no rows below its first line.")
-    table = table.iloc[1:].reset_index(drop=True)
-    table.columns = pd.Index(names)
-    return table
+    keep = [k for k, name in enumerate(names) if name]
+    if not keep:
+        raise DataError(f"{path.name} has no names of columns in its first line.")
+    columns = {names[k]: [row[k] for row in rows[1:]] for k in keep}
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _rows(content: str, tsv: bool) -> list[list[str]]:
+    """Cells of the rows that have a text in any of them."""
+    # A separator inside quotation marks belongs to a name.
+    header = re.sub(r'"[^"]*"', "", content.partition("\n")[0])
+    separator = "\t" if tsv else next((s for s in "\t;," if s in header), ",")
+    reader = csv.reader(
+        io.StringIO(content, newline=""),
+        delimiter=separator,
+        quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL,
+        skipinitialspace=True,
+        strict=True,
+    )
+    return [row for row in reader if any(cell.strip() for cell in row)]
+
+
+def _check_lengths(name: str, rows: Sequence[Sequence[str]]) -> None:
+    """Refuse rows that are longer or shorter than the line of names."""
+    columns = len(rows[0])
+    for k, row in enumerate(rows[1:], start=1):
+        if len(row) == columns:
+            continue
+        if columns == 1:
+            raise DataError(
+                f"{name}: the first line has 1 cell and row 1 has {len(row)}; the first line must "
+                "have the names of the columns: delete what stands above them."
+            )
+        cause = "fewer" if len(row) < columns else "more"
+        raise DataError(
+            f"{name}: row {k} has {cause} cells than there are columns ({len(row)} and {columns}); "
+            "mend the table."
+        )
 
 
 def read_label_table(path: str | os.PathLike) -> pd.DataFrame:

@@ -115,7 +115,7 @@ def make_design(
     for name, values in zip(covariates, read, strict=True):
         for i, value in zip(kept, values, strict=True):
             if value is None and i not in excluded:
-                excluded[i] = f"has no {_plain(name)}"
+                excluded[i] = f"has no {column_of(name)}"
     stay = np.array([i not in excluded for i in kept], dtype=bool)
     codes = np.array([names.index(x) for x in labels[stay]] if names else [0] * stay.sum(), int)
     _enough(names, codes, group_column, [i for i, s in zip(kept, stay, strict=True) if s], excluded)
@@ -154,6 +154,9 @@ def _rows(participants: pd.DataFrame, id_column: str, what: str) -> dict[str, in
 
 def _group_names(labels, groups, group_column: str, what: str) -> tuple[str, ...]:
     present = sorted({label for label in labels if label is not None})
+    if not groups:
+        # What R writes for a missing label; a group of that name must be asked for.
+        present = [label for label in present if label.lower() != "na"]
     if not present:
         raise TableError(f"{what}: the column {group_column!r} is empty.")
     if groups:
@@ -197,24 +200,33 @@ def _enough(names, codes, group_column, kept, excluded) -> None:
         raise TableError(f"{len(kept)} participant(s) left; at least {LEAST_PER_GROUP} are needed.")
 
 
-def _plain(name: str) -> str:
-    """Name of the column of a covariate."""
+def _is_na(cell: str | None) -> bool:
+    """Whether a text is what R writes for a missing one; no category is called that."""
+    return cell is not None and cell.lower() == "na"
+
+
+def column_of(name: str) -> str:
+    """Name of the column of a covariate.
+
+    >>> column_of("C(site)"), column_of("Age (y)")
+    ('site', 'Age (y)')
+    """
     return _CATEGORIES.sub(r"\1", name)
 
 
 def _covariate(participants, table, name: str, ids, what: str) -> list:
     """Values of a covariate (float or str), None where missing."""
-    category, plain = _CATEGORIES.match(name), _plain(name)
-    cells = texts(column(participants, plain, what))
-    here = texts(table[plain])
+    category, plain = _CATEGORIES.match(name), column_of(name)
+    cells = [None if _is_na(c) else c for c in texts(column(participants, plain, what))]
+    here = [None if _is_na(c) else c for c in texts(table[plain])]
     filled = [c for c in cells if c is not None]
     if not filled:
         raise TableError(f"{what}: the column {plain!r} is empty.")
     numeric = pd.to_numeric(pd.Series(filled, dtype=object), errors="coerce").notna()
     if category or not numeric.any():
-        return list(here)
+        return here
     if numeric.mean() < 0.5:
-        return list(here)
+        return here
     # A column of numbers with a text in it is a mistake, not a column of categories.
     values = numbers(table[plain].astype(object), f"{what}, column {plain!r}", ids)
     return [None if np.isnan(v) else float(v) for v in values]

@@ -17,8 +17,8 @@ import pandas as pd
 from .methods import UNITS
 
 #: Cells that mean "missing" in columns of numbers and in columns of text (lower case).
-MISSING_NUMBER = {"", "n/a", "na", "nan", "none"}
-MISSING_TEXT = {"", "n/a", "nan"}
+MISSING_NUMBER = {"", "n/a", "na", "nan", "none", "null", "#n/a", "<na>"}
+MISSING_TEXT = {"", "n/a", "nan", "#n/a", "<na>"}
 
 
 class TableError(ValueError):
@@ -101,6 +101,8 @@ def numbers(series: pd.Series, what: str, rows: Sequence[object] | None = None) 
         odd = np.isinf(values)
     else:
         cells = series.astype(object).map(lambda c: "" if pd.isna(c) else str(c).strip())
+        # Typeset tables have a minus sign in place of a hyphen.
+        cells = cells.str.replace("\u2212", "-", regex=False)
         missing = cells.str.lower().isin(MISSING_NUMBER).to_numpy()
         values = pd.to_numeric(cells.where(~missing), errors="coerce").to_numpy(dtype=np.float64)
         odd = ~missing & ~np.isfinite(values)
@@ -108,8 +110,13 @@ def numbers(series: pd.Series, what: str, rows: Sequence[object] | None = None) 
         at = int(np.flatnonzero(odd)[0])
         row = f"row {at + 1}" if rows is None else str(rows[at])
         cell = str(series.iloc[at])
-        comma = "; write it with a decimal point" if "," in cell else ""
-        raise TableError(f"{what}, {row}: {cell!r} is not a finite number{comma}.")
+        cure = "write it with a decimal point (qsmref-stats reads it with --decimal comma)"
+        if "," not in cell:
+            cure = (
+                "a cell holds a number and nothing beside it, and is empty or n/a where there is "
+                "none (qsmref-stats: --missing names other signs)"
+            )
+        raise TableError(f"{what}, {row}: {cell!r} is not a finite number; {cure}.")
     return values
 
 
@@ -265,7 +272,10 @@ def measurements(
     ids = texts(column(table, id_column, what))
     if any(i is None for i in ids):
         row = int(np.flatnonzero([i is None for i in ids])[0]) + 1
-        raise TableError(f"{what}, row {row}: there is nothing in the column {id_column!r}.")
+        raise TableError(
+            f"{what}, row {row}: there is nothing in the column {id_column!r}; delete the row if "
+            "it holds no participant, such as a second line of names or a sum."
+        )
     sessions = None
     if session_column is not None:
         sessions = texts(column(table, session_column, what))

@@ -53,6 +53,28 @@ class LoadEchoes(Interface):
         self._save("phase", phase, folder, like)
 
 
+class _CombineInput(InputSpec):
+    magnitude = InputMultiObject(File(exists=True), mandatory=True, desc="one image per echo")
+
+
+class _CombineOutput(TraitedSpec):
+    magnitude = File(desc="(x, y, z, echo)")
+    combined = File(desc="root of the sum of squares over echoes")
+
+
+class CombineMagnitudes(Interface):
+    """Read magnitudes without their phases, and check every voxel."""
+
+    input_spec = _CombineInput
+    output_spec = _CombineOutput
+
+    def _compute(self, folder: Path) -> None:
+        like = nib.load(self.inputs.magnitude[0])
+        magnitude = np.stack([voxels.read_magnitude(p) for p in self.inputs.magnitude], axis=-1)
+        self._save("magnitude", magnitude, folder, like)
+        self._save("combined", voxels.combine_echoes(magnitude), folder, like)
+
+
 class _BrainMaskInput(InputSpec):
     magnitude = File(exists=True, mandatory=True, desc="(x, y, z, echo)")
     mask_file = File(exists=True, desc="mask to use instead of making one")

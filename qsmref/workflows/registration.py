@@ -30,6 +30,7 @@ def init_registration_wf(
     t1w_preprocessed: bool = False,
     t1w_mask_given: bool = False,
     map_to_t1w_given: bool = False,
+    map_on_t1w: bool = False,
     t1w_to_template_given: bool = False,
     random_seed: int | None = None,
     name: str = "registration_wf",
@@ -58,6 +59,9 @@ def init_registration_wf(
         Whether the input `template_mask` will be connected; otherwise the template has no skull.
     t1w_preprocessed, t1w_mask_given, map_to_t1w_given, t1w_to_template_given : bool
         What a derivative has: a T1-weighted image without bias field, its brain mask, transforms.
+        Without a T1-weighted image, `t1w_to_template_given` are those of the map itself.
+    map_on_t1w : bool
+        The map lies on the grid of the T1-weighted image, and `map_to_t1w` changes nothing.
     random_seed, name
         As for :func:`~qsmref.workflows.init_reconstruction_wf`.
 
@@ -100,6 +104,10 @@ def init_registration_wf(
         add = _add_t1w_fsl if engine == "fsl" else _add_t1w_ants
         need_brain = template and not t1w_to_template_given
         add(plan, t1w_preprocessed, t1w_mask_given, map_to_t1w_given, need_brain)
+        if map_on_t1w:
+            plan.content["MapToT1w"] = "none: both images have one grid"
+    elif t1w_to_template_given:
+        plan.content["Through"] = "transforms of the map itself"
     else:
         plan.content["Through"] = "the magnitude alone: there is no T1-weighted image"
         plan.methods("magnitude", "n4")

@@ -17,7 +17,11 @@ from ..templates import Template
 from . import outputs
 from .citations import sentence
 from .engine import Workflow, make_node
+from .measure import map_name
 from .registration import init_registration_wf
+
+#: Transform that changes nothing, for maps on the grid of the T1-weighted image.
+_IDENTITY = Path(__file__).parents[1] / "data" / "identity_xfm.txt"
 
 
 def needs_registration(run: Run, template: Template | None) -> bool:
@@ -29,7 +33,7 @@ def connect_registration(
     workflow: Workflow,
     reconstruct: Workflow,
     *,
-    run: EchoRun,
+    run: Run,
     template: Template | None,
     engine: str,
     output_dir: str | Path,
@@ -42,8 +46,9 @@ def connect_registration(
     workflow : Workflow
         Of the run.
     reconstruct : Workflow
-        Of :func:`~qsmref.workflows.init_reconstruction_wf`.
-    run : EchoRun
+        Of :func:`~qsmref.workflows.init_reconstruction_wf`; for a map that somebody else made, one
+        whose ``outputnode`` has `chimap`, `mask`, `combined` and `brain` as far as they are there.
+    run : Run
         What was found; its anatomy says what a derivative has computed.
     template : Template or None
         Where maps are brought to; None for the T1-weighted image only.
@@ -69,28 +74,29 @@ def connect_registration(
         template_mask=template is not None and template.mask is not None,
         t1w_preprocessed=anatomy.preprocessed,
         t1w_mask_given=anatomy.mask is not None,
-        map_to_t1w_given=anatomy.map_to_t1w is not None,
+        map_to_t1w_given=anatomy.map_to_t1w is not None or anatomy.on_grid,
+        map_on_t1w=anatomy.on_grid,
         t1w_to_template_given=given,
         random_seed=random_seed,
     )
     for field, path in _given_files(anatomy, template, given).items():
         setattr(register.inputs.inputnode, field, str(path))
     # Parts with bad phase are brain all the same: the mask before that is the one to register.
-    brain = "field_wf.brain_mask.mask"
+    echoes = isinstance(run, EchoRun)
+    brain = "field_wf.brain_mask.mask" if echoes else "outputnode.brain"
     workflow.connect(reconstruct, "outputnode.combined", register, "inputnode.magnitude")
-    workflow.connect(reconstruct, brain, register, "inputnode.mask")
+    if echoes or run.mask is not None or run.brain_is_made:
+        workflow.connect(reconstruct, brain, register, "inputnode.mask")
     _save_transforms(workflow, register, run, template, given, output_dir)
-    if template is not None:
+    # A map without a mask has no edge that could be averaged.
+    if template is not None and (echoes or run.mask is not None):
         warp = init_template_outputs_wf(
             prefix=run.prefix,
             space=template.name,
-            desc="unreferenced",
+            desc=map_name(run),
             output_dir=output_dir,
             shape=_largest(run, template),
-            metadata={
-                "MagneticFieldStrength": round(run.imaging_frequency * 1e-6 / 42.577478518, 6),
-                "EchoTime": list(run.echo_times),
-            },
+            metadata=_acquired(run),
         )
         warp.inputs.inputnode.template = str(template.image)
         passed = {"to_template": "transforms", "to_template_invert": "invert", "info": "info"}
@@ -109,6 +115,16 @@ def connect_registration(
             ]
         )
     return register
+
+
+def _acquired(run: Run) -> dict[str, Any]:
+    """Of the acquisition, for the sidecar of a map in the template."""
+    if isinstance(run, EchoRun):
+        return {
+            "MagneticFieldStrength": round(run.imaging_frequency * 1e-6 / 42.577478518, 6),
+            "EchoTime": list(run.echo_times),
+        }
+    return {k: run.metadata[k] for k in ("MagneticFieldStrength", "EchoTime") if k in run.metadata}
 
 
 def init_template_outputs_wf(
@@ -211,7 +227,7 @@ def _save_transforms(workflow, register, run, template, given, output_dir) -> No
     anatomy = run.anatomy
     middle = "T1w" if anatomy.t1w is not None else MAP_SPACE
     plans = {}
-    if anatomy.t1w is not None and anatomy.map_to_t1w is None:
+    if anatomy.t1w is not None and anatomy.map_to_t1w is None and not anatomy.on_grid:
         plans["map_to_t1w"] = (MAP_SPACE, "T1w", ".txt")
     if template is not None and not given:
         plans["forward"] = (middle, template.name, ".h5")
@@ -244,7 +260,7 @@ def _given_files(anatomy: Anatomy, template: Template | None, given: bool) -> di
     files: dict[str, Source | Path | None] = {
         "t1w": anatomy.t1w,
         "t1w_mask": anatomy.mask,
-        "map_to_t1w": anatomy.map_to_t1w,
+        "map_to_t1w": _IDENTITY if anatomy.on_grid else anatomy.map_to_t1w,
     }
     if template is not None:
         files |= {"template": template.image, "template_mask": template.mask}

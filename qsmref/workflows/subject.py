@@ -12,6 +12,7 @@ from nipype.pipeline import engine as pe
 from .. import units
 from ..analysis.region_methods import split_csf, statistic_of
 from ..engines import choose_engine
+from ..interfaces.echoes import BrainMask, CombineMagnitudes
 from ..interfaces.references import DrawNoise
 from ..interfaces.tables import LoadMap
 from ..machine import threads_per_node
@@ -236,6 +237,9 @@ def _reconstruction(
 def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) -> Workflow:
     """Build the graph of a map that somebody else made: the same tables, no reconstruction.
 
+    Labels in another space come to it as they do to a map made here, by its magnitude or by
+    transforms that a derivative has.
+
     Parameters
     ----------
     run : MapRun
@@ -259,14 +263,22 @@ def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) 
     load.inputs.chimap = str(run.chimap.path)
     # The same interface for both kinds of runs, as connect_regions wants it.
     source = pe.Workflow(name="source_wf")
-    outputnode = pe.Node(niu.IdentityInterface(["chimap", "mask", "info"]), name="outputnode")
+    fields = ["chimap", "mask", "info", "combined", "brain"]
+    outputnode = pe.Node(niu.IdentityInterface(fields), name="outputnode")
     source.connect(load, "chimap", outputnode, "chimap")
     source.connect(load, "info", outputnode, "info")
     infos = ["."]
     if mask:
         load.inputs.mask = str(run.mask.path)
         source.connect(load, "mask", outputnode, "mask")
+        source.connect(load, "mask", outputnode, "brain")
         infos.append("ReferenceStatistics")
+    _connect_magnitude(source, load, outputnode, run=run, settings=settings)
+    register = _connect_registration(
+        workflow, source, run=run, settings=settings, output_dir=output_dir
+    )
+    if register is not None:
+        infos.append("Registration")
     save_map = outputs.init_map_outputs_wf(
         prefix=run.prefix,
         desc="imported",
@@ -278,11 +290,41 @@ def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) 
     workflow.connect(source, "outputnode.chimap", save_map, "inputnode.chimap")
     workflow.connect(source, "outputnode.info", save_map, "inputnode.info1")
     statistics = connect_regions(
-        workflow, source, run=run, plan=_plan(settings), output_dir=output_dir, mask=mask
+        workflow,
+        source,
+        run=run,
+        plan=_plan(settings),
+        output_dir=output_dir,
+        mask=mask,
+        registration=register,
     )
     if mask:
         workflow.connect(statistics, "info", save_map, "inputnode.info2")
+    if register is not None:
+        workflow.connect(register, "outputnode.info", save_map, f"inputnode.info{len(infos)}")
     return workflow
+
+
+def _connect_magnitude(
+    source: pe.Workflow, load: pe.Node, outputnode: pe.Node, *, run: MapRun, settings: Settings
+) -> None:
+    """Add what registers a map of others: its magnitude, and the brain in it where none is given.
+
+    Without a magnitude the map stands for its grid: nothing is registered by its values.
+    """
+    if not run.magnitude:
+        source.connect(load, "chimap", outputnode, "combined")
+        return
+    echoes = len(run.magnitude)
+    machine = {"shape": run.grid.shape, "random_seed": settings.random_seed}
+    combine = make_node(CombineMagnitudes(), "load_magnitude", volumes=2 * echoes, **machine)
+    combine.inputs.magnitude = [str(image.path) for image in run.magnitude]
+    source.connect(combine, "combined", outputnode, "combined")
+    if run.brain_is_made:
+        brain = make_node(BrainMask(), "brain_of_magnitude", volumes=2 * echoes + 8, **machine)
+        brain.inputs.method = settings.mask_method
+        source.connect(combine, "magnitude", brain, "magnitude")
+        source.connect(brain, "mask", outputnode, "brain")
 
 
 def _processing(settings: Settings, *, quality: bool, csf: bool) -> dict[str, str]:
@@ -308,7 +350,7 @@ def _connect_registration(
     workflow: Workflow,
     reconstruct: Workflow,
     *,
-    run: EchoRun,
+    run: Run,
     settings: Settings,
     output_dir: str | Path,
 ) -> Workflow | None:

@@ -1,0 +1,170 @@
+"""Tables as they are published: other signs, odd names, gaps, rows and columns without content."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from cohorts import REGIONS, cohort
+from statsmodels.stats.meta_analysis import effectsize_smd
+
+from bids_app import stats
+from qsmref.problems import DataError
+from qsmref.tables import read_cells, read_tsv
+
+GROUPS = ("--group-column", "group", "--groups", "patient", "control")
+
+
+@pytest.fixture
+def table():
+    """24 participants, ppb."""
+    wide, people = cohort(24, effect=20.0, seed=3)
+    joined = wide.merge(people, on="participant_id").rename(columns={"participant_id": "ID"})
+    joined[list(REGIONS)] = joined[list(REGIONS)].round(2)
+    return joined
+
+
+def run(folder, name, *options, regions=REGIONS, units="ppb"):
+    given = [str(folder / name), str(folder / f"out-{name}"), "--units", units]
+    given += ["--permutations", "50", "--regions", *regions, *options]
+    code = stats.main(given)
+    return code, folder / f"out-{name}" / "ttest.tsv"
+
+
+def same(a, b):
+    numbers = ["difference", "t", "p", "q_bh", "hedges_g"]
+    pd.testing.assert_frame_equal(read_tsv(a)[numbers], read_tsv(b)[numbers], rtol=1e-6)
+
+
+@pytest.fixture
+def plain(table, tmp_path):
+    table.to_csv(tmp_path / "plain.csv", index=False)
+    code, path = run(tmp_path, "plain.csv", "--id-column", "ID", *GROUPS, "--covariates", "age")
+    assert code == 0
+    return path
+
+
+def test_decimal_commas_are_read_when_they_are_said(table, plain, tmp_path, capsys):
+    comma = table.map(lambda v: str(v).replace(".", ",") if isinstance(v, float) else v)
+    comma.to_csv(tmp_path / "comma.csv", index=False, sep=";", encoding="utf-8-sig")
+    given = ("--id-column", "ID", *GROUPS, "--covariates", "age")
+    assert run(tmp_path, "comma.csv", *given)[0] == 65
+    assert "--decimal comma" in capsys.readouterr().out
+    code, path = run(tmp_path, "comma.csv", *given, "--decimal", "comma")
+    assert code == 0
+    same(plain, path)
+
+
+def test_a_point_among_decimal_commas_is_no_guess(table, tmp_path, capsys):
+    table.to_csv(tmp_path / "plain.csv", index=False)
+    assert run(tmp_path, "plain.csv", *GROUPS, "--decimal", "comma")[0] == 65
+    assert "has a point, and numbers are said to have a comma" in capsys.readouterr().out
+
+
+def test_odd_names_are_names(table, plain, tmp_path):
+    names = {"age": "Age (y)", "SN": "SN (ppb)", "CN": "Caudate; head, left", "ID": "Subject ID"}
+    table.rename(columns=names).to_csv(tmp_path / "odd.csv", index=False)
+    regions = [names.get(r, r) for r in REGIONS]
+    given = ("--id-column", "Subject ID", *GROUPS, "--covariates", "Age (y)")
+    code, path = run(tmp_path, "odd.csv", *given, regions=regions)
+    assert code == 0
+    same(plain, path)
+
+
+def test_a_table_without_ids_has_a_participant_in_each_row(table, plain, tmp_path, capsys):
+    table.drop(columns="ID").to_csv(tmp_path / "rows.csv", index=False)
+    code, path = run(tmp_path, "rows.csv", *GROUPS, "--covariates", "age")
+    assert code == 0
+    same(plain, path)
+    with pytest.raises(SystemExit):
+        run(tmp_path, "rows.csv", *GROUPS, "--session-column", "age")
+    assert "need --id-column" in capsys.readouterr().err
+
+
+def test_row_names_and_empty_rows_are_no_part_of_the_table(table, plain, tmp_path):
+    table.to_csv(tmp_path / "named.csv")
+    with open(tmp_path / "named.csv", "a", encoding="utf-8") as stream:
+        stream.write("," * table.shape[1] + "\n\n")
+    given = ("--id-column", "ID", *GROUPS, "--covariates", "age")
+    code, path = run(tmp_path, "named.csv", *given)
+    assert code == 0
+    same(plain, path)
+
+
+def test_marks_of_gaps_can_be_named(table, tmp_path, capsys):
+    table = table.astype({"SN": object, "RN": object})
+    gaps = table.copy()
+    gaps.loc[[0, 4], "SN"], gaps.loc[3, "RN"] = np.nan, np.nan
+    gaps.to_csv(tmp_path / "gaps.csv", index=False)
+    table.loc[0, "SN"], table.loc[4, "SN"], table.loc[3, "RN"] = ".", "-999.0", "-999"
+    table.to_csv(tmp_path / "marks.csv", index=False)
+    given = ("--id-column", "ID", *GROUPS)
+    assert run(tmp_path, "marks.csv", *given)[0] == 65
+    assert "--missing names other signs" in capsys.readouterr().out
+    code, path = run(tmp_path, "marks.csv", *given, "--missing", ".", "-999")
+    assert code == 0
+    same(run(tmp_path, "gaps.csv", *given)[1], path)
+
+
+def test_typeset_minus_signs_are_minus_signs(table, tmp_path):
+    table["SN"] -= 100
+    table.to_csv(tmp_path / "hyphen.csv", index=False)
+    table["SN"] = table["SN"].map(lambda v: f"{v:.2f}".replace("-", "\u2212"))
+    table.to_csv(tmp_path / "minus.csv", index=False)
+    both = [run(tmp_path, name, *GROUPS) for name in ("hyphen.csv", "minus.csv")]
+    assert [code for code, _ in both] == [0, 0]
+    same(both[0][1], both[1][1])
+
+
+def test_what_r_writes_for_a_missing_group_or_category(table, tmp_path, capsys):
+    table.loc[0, "group"], table.loc[3, "sex"] = "NA", "NA"
+    table.to_csv(tmp_path / "na.csv", index=False)
+    given = ("--id-column", "ID", "--group-column", "group", "--covariates", "sex")
+    assert run(tmp_path, "na.csv", *given)[0] == 0
+    said = capsys.readouterr()
+    assert "is in group 'NA', which is not compared" in said.err
+    assert "sub-04 is left out (all): has no sex" in said.err
+    assert "22 participants" in said.out
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"Table 2\nID,SN\n1,2\n", "delete what stands above them"),
+        (b"ID,SN\n1,2,3\n", "row 1 has more cells than there are columns (3 and 2)"),
+        (b"ID,SN\n1\n", "row 1 has fewer cells than there are columns (1 and 2)"),
+        ("ID;Gr\u00f6\u00dfe\n1;2\n".encode("latin-1"), "save it as CSV in UTF-8"),
+        (b"PK\x03\x04\xff\xfe", "save it as CSV in UTF-8"),
+        (b"\n\n", "is empty"),
+        (b'"",""\n1,2\n', "is empty"),
+    ],
+)
+def test_files_that_are_no_tables_say_what_to_do(tmp_path, content, words):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_cells(tmp_path / "t.csv")
+    # A first line without any name is no line of the table, and one row is none below it.
+    assert words in str(error.value) or "no rows below" in str(error.value)
+
+
+def test_published_moments_give_the_published_test(tmp_path):
+    """SN in Parkinson's disease, PMC5765262: 125.81 (16.27), n 38; 98.41 (11.70), n 25."""
+    rng = np.random.default_rng(2)
+    parts = []
+    for group, n, mean, sd in (("1", 38, 125.81, 16.27), ("0", 25, 98.41, 11.70)):
+        x = rng.standard_normal(n)
+        values = mean + sd * (x - x.mean()) / x.std(ddof=1)
+        parts.append(pd.DataFrame({"Gruppe": group, "SN": values, "CN": rng.normal(40, 5, n)}))
+    pd.concat(parts).to_csv(tmp_path / "moments.csv", index=False)
+    given = ("--group-column", "Gruppe", "--groups", "1", "0")
+    code, path = run(tmp_path, "moments.csv", *given, regions=("SN", "CN"))
+    assert code == 0
+    row = read_tsv(path).iloc[0]
+    t, p = scipy.stats.ttest_ind_from_stats(125.81, 16.27, 38, 98.41, 11.70, 25)
+    assert row["t"] == pytest.approx(t, rel=1e-6) and row["t"] == pytest.approx(7.27, abs=0.005)
+    assert row["p"] == pytest.approx(p, rel=1e-6)
+    g, variance = effectsize_smd(125.81, 16.27, 38, 98.41, 11.70, 25)
+    assert row["hedges_g"] == pytest.approx(g, rel=1e-6)
+    half = scipy.stats.norm.ppf(0.975) * np.sqrt(variance)
+    assert row["g_low"] == pytest.approx(g - half, rel=1e-3)
