@@ -259,8 +259,8 @@ def _map_runs(subject, dataset, raw, derivatives, query, shared) -> tuple[list[R
             if query.template is not None or spaces:
                 magnitude = magnitudes_of(group[0], raw, derivatives, dataset)
                 extras |= _way_of_map(group[0], query.template, magnitude, extras)
-            way = {"chimap": group[0].source, "magnitude": magnitude}
-            runs.append(MapRun(subject, prefix, **extras, **way))
+            extras |= {"chimap": group[0].source, "magnitude": magnitude}
+            runs.append(MapRun(subject, prefix, **extras))
         except DataError as error:
             problems.append(Problem(subject, str(error), error.code, prefix=prefix))
     return runs, problems

@@ -73,7 +73,8 @@ def outlier_table(outcomes: Outcomes, design: Design) -> pd.DataFrame:
         table[name] = np.where(some, array[each, at], np.nan) if len(rows) else np.nan
     for name in ("region", "reference"):
         words = kept.rows[name].to_numpy()[rows[at]] if len(rows) else np.full(count, None)
-        table[name] = pd.Series(np.where(some, words, None), dtype=object)
+        chosen = [word if has else None for word, has in zip(words, some, strict=True)]
+        table[name] = pd.Series(chosen).astype(object)
     order = ["participant_id", "group", "n", "n_outlying", "z", "region", "reference"]
     table = table[[*order, "difference", "median"]]
     size = table["z"].abs().fillna(-1.0)
