@@ -28,6 +28,9 @@ class TotalVariation:
     ----------
     transform : Transform
         Of the whole grid.
+    box : Transform, optional
+        Of a box at the start of the grid that holds all data (its ``shape``), padded to the grid; it
+        skips the lines outside. `shell`, `data` and `weight2` have the shape of the box.
     voxel_size : (3,) float
         mm.
     smooth : (3, x, y, z) bool array
@@ -59,8 +62,10 @@ class TotalVariation:
         mu_data: float,
         relaxation: float = 1.7,
         drift: Sequence[float] | None = None,
+        box: Transform | None = None,
     ):
         self.transform, self.kernels = transform, list(kernels)
+        self.box = transform if box is None else box
         self.dtype = data.dtype.type
         self.spacing = np.asarray(voxel_size, data.dtype)
         self.shell, self.data, self.weight2 = shell, data, weight2
@@ -81,7 +86,7 @@ class TotalVariation:
         self.spectrum = np.zeros(half, complex_type)
         self.x = np.zeros(grid, data.dtype)
         self.jump = np.zeros((3, *grid), data.dtype)  # a of the gradient
-        self.predicted = np.zeros_like(self.x)  # K x, each voxel with its own term
+        self.predicted = np.zeros_like(data)  # K x, each voxel with its own term
         # Started as if K x were the data already: saves the first few iterations.
         self.split = self._shifted_data()  # a of the data terms
         self.iterations = 0
@@ -102,12 +107,13 @@ class TotalVariation:
         _gradient_side(self.jump, self.smooth, 1 / self.mu[0], self.spacing, work)
         right = self.transform.forward(work)
         _scale(right, self.mu[0])
+        part = np.empty_like(self.data)
         for index, kernel in enumerate(self.kernels):
             _data_side(
                 self.split, self.predicted, self.data, self._shift(index), self.weight2,
-                self.shell, index + 1, self.twice, self.mu[1], work,
+                self.shell, index + 1, self.twice, self.mu[1], part,
             )  # fmt: skip
-            _accumulate(right, self.transform.forward(work), kernel, self.mu[1])
+            _accumulate(right, self.box.forward(part), kernel, self.mu[1])
         squares = np.zeros(self.spectrum.shape, self.data.dtype)
         for kernel in self.kernels:
             _add_square(squares, kernel)
@@ -121,8 +127,7 @@ class TotalVariation:
         relaxation = self.dtype(1) if first else self.relaxation
         _gradient_split(self.x, self.jump, self.smooth, 1 / self.mu[0], self.spacing, relaxation)
         for index, kernel in enumerate(self.kernels):
-            product = self.spectrum * kernel
-            convolved = self.transform.inverse(product)
+            convolved = self.box.inverse(self.spectrum * kernel)
             _data_split(
                 convolved, self.split, self.predicted, self.data, self._shift(index),
                 self.weight2, self.shell, index + 1, self.twice, self.mu[1], relaxation, first,

@@ -159,7 +159,8 @@ def single_step(
     kernels = [kernels[i] for i in used]
     typical = float(1 / np.mean(weight[shell > 0], dtype=float))
     adapt = None
-    scale = _MEANT_FOR / radians_per_ppm
+    # Given lambda, the problem is one in rad, whatever a rad is in ppm.
+    scale = _MEANT_FOR / radians_per_ppm if lambda_ is None else 1.0
     if lambda_ is None:
         most = MOST_LAMBDA * scale
         if noise is not None:
@@ -256,6 +257,7 @@ class Grid:
             for n, h in zip(self.shape, voxel_size, strict=True)
         )
         self.transform = Transform(self.grid)
+        self.inner = Transform(self.shape, self.grid)
 
     def put(self, array: np.ndarray) -> np.ndarray:
         whole = np.zeros(self.grid, array.dtype)
@@ -336,8 +338,11 @@ def _solve(
     drift=None, adapt=None,
 ):  # fmt: skip
     """Run the alternating directions; returns the map in rad and what was done."""
+    # Data lie in the box; the map and its gradient fill the grid.
+    shell, data, weight = (np.ascontiguousarray(a[work.place]) for a in (shell, data, weight))
     weight /= weight.dtype.type(np.mean(weight[shell > 0], dtype=float))
     original = weight * weight
+    near = smooth[(slice(None), *work.place)]
     problem = TotalVariation(  # type: ignore[misc]  # splittings gives two numbers
         work.transform,
         work.voxel_size,
@@ -349,13 +354,15 @@ def _solve(
         lambda_,
         *splittings(lambda_),
         drift=drift,
+        box=work.inner,
     )
     done = {"lambda_used": float(lambda_)}
 
     def reweight(state: TotalVariation) -> bool:
         if adapt and state.iterations == _ADAPT_AT:
             # The largest spheres are farthest from the rim, where noise is least.
-            rough = _roughness(state.x, smooth, shell == len(kernels), work.voxel_size)
+            deep = shell == len(kernels)
+            rough = _roughness(state.x[work.place], near, deep, work.voxel_size)
             adapted = min(adapt[0] * rough, adapt[1])
             if adapted > 0:
                 state.reweigh(adapted, *splittings(adapted))
@@ -373,7 +380,7 @@ def _solve(
         "edges": round(1 - int(np.count_nonzero(smooth)) / max(pairs, 1), 4),
         "residual": problem.residual(),
         "grid": list(work.grid),
-        "fft_count": work.transform.count,
+        "fft_count": work.transform.count + work.inner.count,
     }
 
 
