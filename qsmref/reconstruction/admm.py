@@ -29,8 +29,8 @@ class TotalVariation:
     transform : Transform
         Of the whole grid.
     box : Transform, optional
-        Of a box at the start of the grid that holds all data (its ``shape``), padded to the grid; it
-        skips the lines outside. `shell`, `data` and `weight2` have the shape of the box.
+        Of a box at the start of the grid that holds all data, padded to the grid; it skips the
+        lines outside. `shell`, `data` and `weight2` have the shape of the box.
     voxel_size : (3,) float
         mm.
     smooth : (3, x, y, z) bool array

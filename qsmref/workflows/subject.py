@@ -17,18 +17,18 @@ from ..interfaces.references import DrawNoise
 from ..interfaces.tables import LoadMap
 from ..machine import threads_per_node
 from ..reconstruction.checks import echo_spacing
-from ..reconstruction.dipole import GAMMA_HZ_PER_T
 from ..reconstruction.parameters import with_few_iterations
 from ..runs import EchoRun, MapRun, Run
 from ..settings import Settings
 from ..sweep import parse_sweep
 from ..templates import find_template
 from . import outputs
-from .citations import reference, sentence
+from .citations import sentence
 from .coverage import init_coverage_wf
 from .engine import Workflow, identifier, make_node
 from .measure import RegionPlan, connect_regions
 from .reconstruction import init_reconstruction_wf
+from .sidecars import acquisition, imported, processing
 from .spaces import connect_registration, needs_registration
 
 #: What a sweep of masks needs of an atlas.
@@ -144,7 +144,7 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
     workflow.connect(
         [(reconstruct, save_fields, [(f"outputnode.{f}", f"inputnode.{f}") for f in fields])]
     )
-    processing = _processing(settings, quality=quality, csf=csf is not None)
+    keys = processing(settings, quality=quality, csf=csf is not None)
     register = _connect_registration(
         workflow, reconstruct, run=run, settings=settings, output_dir=output_dir
     )
@@ -153,11 +153,11 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
         desc="unreferenced",
         output_dir=output_dir,
         shape=shape,
-        metadata=_acquisition(run, settings),
-        info_names=[*processing, "ReferenceStatistics", *["Registration"] * (register is not None)],
+        metadata=acquisition(run, settings),
+        info_names=[*keys, "ReferenceStatistics", *["Registration"] * (register is not None)],
     )
     workflow.connect(reconstruct, "outputnode.chimap", save_map, "inputnode.chimap")
-    for i, info in enumerate(processing.values()):
+    for i, info in enumerate(keys.values()):
         workflow.connect(reconstruct, f"outputnode.{info}", save_map, f"inputnode.info{i + 1}")
     method = {f"{step}_params": dict(given) for step, given in parameters.items()}
     method |= {"background": settings.background, "inversion": settings.inversion}
@@ -174,7 +174,7 @@ def init_echo_run_wf(*, run: EchoRun, settings: Settings, output_dir: str | Path
         noise=noise,
         registration=register,
     )
-    last = len(processing) + 1
+    last = len(keys) + 1
     workflow.connect(statistics, "info", save_map, f"inputnode.info{last}")
     if register is not None:
         workflow.connect(register, "outputnode.info", save_map, f"inputnode.info{last + 1}")
@@ -284,7 +284,7 @@ def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) 
         desc="imported",
         output_dir=output_dir,
         shape=shape,
-        metadata=_imported(run),
+        metadata=imported(run),
         info_names=infos,
     )
     workflow.connect(source, "outputnode.chimap", save_map, "inputnode.chimap")
@@ -325,25 +325,6 @@ def _connect_magnitude(
         brain.inputs.method = settings.mask_method
         source.connect(combine, "magnitude", brain, "magnitude")
         source.connect(brain, "mask", outputnode, "brain")
-
-
-def _processing(settings: Settings, *, quality: bool, csf: bool) -> dict[str, str]:
-    """Keys of the map's sidecar, and outputs of the reconstruction that go there."""
-    processing = {
-        "Processing.BrainMask": "mask_info",
-        "Processing.EchoFit": "echo_info",
-        "Processing.Unwrap": "unwrap_info",
-        "Processing.PhaseSign": "sign_info",
-        "Processing.BackgroundRemoval": "background_info",
-        "Processing.Inversion": "inversion_info",
-    }
-    if quality:
-        processing["Processing.MaskQuality"] = "quality_info"
-    if settings.bipolar or settings.phase_offset != "none":
-        processing["Processing.PhaseCorrection"] = "phase_info"
-    if csf:
-        processing["Processing.CSF"] = "csf_info"
-    return processing
 
 
 def _connect_registration(
@@ -456,51 +437,3 @@ def _connect_sweep(
         workflow.connect([(measure, sweep, passed)])
         workflow.connect(sweep, f"outputnode.table_{atlas}", sink, "in_file")
         workflow.connect(sweep, f"outputnode.info_{atlas}", sink, "info_files")
-
-
-def _acquisition(run: EchoRun, settings: Settings) -> dict[str, Any]:
-    """Sidecar of a reconstructed map, as far as it is known before the run."""
-    methods = {"EchoFit": ("echo_fit", settings.echo_fit), "Unwrap": ("unwrap", settings.unwrap)}
-    methods["BackgroundRemoval"] = ("background", settings.background)
-    methods["Inversion"] = ("inversion", settings.inversion)
-    published = [reference(*method) for method in methods.values()]
-    scale = run.phase_scale
-    phase_range = {} if scale.low is None else {"PhaseRange": [scale.low, scale.high]}
-    return {
-        **run.acquisition,
-        **phase_range,
-        "Description": "Susceptibility map as reconstructed; its zero is arbitrary",
-        "SusceptibilityReference": "none: the transform of the map is zero at k = 0",
-        "SkullStripped": True,
-        "Sources": run.sources,
-        "EchoTime": list(run.echo_times),
-        "ImagingFrequency": round(run.imaging_frequency * 1e-6, 9),
-        "MagneticFieldStrength": round(run.imaging_frequency / GAMMA_HZ_PER_T, 6),
-        "B0Direction": list(run.b0_direction),
-        "PhaseSign": settings.phase_sign,
-        "PhaseScale": _scale_in_words(run),
-        "EstimationAlgorithm": " + ".join(
-            dict.fromkeys([settings.background, settings.inversion])
-        ).removeprefix("none + "),
-        "EstimationReference": "; ".join(dict.fromkeys(p for p in published if p)),
-        "Sloppy": settings.sloppy,
-        "Warnings": list(run.warnings),
-    }
-
-
-def _scale_in_words(run: EchoRun) -> str:
-    scale = run.phase_scale
-    said = "declared by the user" if scale.declared else "as the sidecars say"
-    unit = "radians" if scale.low is None else f"{scale.low:g} to {scale.high:g} mean -pi to pi"
-    return f"{unit}, {said}"
-
-
-def _imported(run: MapRun) -> dict[str, Any]:
-    """Sidecar of a map that somebody else made: what it said, and where it came from."""
-    return {
-        **run.metadata,
-        "Description": "Susceptibility map made by another program",
-        "SusceptibilityReference": run.metadata.get("SusceptibilityReference", "unknown"),
-        "Sources": run.sources,
-        "Warnings": list(run.warnings),
-    }
