@@ -37,6 +37,16 @@ name = sys.argv[1]; found = [*api.get(name, resolution=1), *api.get(name, desc="
 sys.exit(f"TemplateFlow has nothing called {name}" if not found else 0)' "$template" || exit 1; \
         done; fi
 
+# The subcortical atlas that --atlas CIT168 names, for runs without a network: --build-arg
+# ATLASES=CIT168. It is in the space of MNI152NLin2009cAsym.
+ARG ATLASES=""
+ENV NILEARN_DATA=/opt/qsmref/nilearn
+RUN mkdir -p "$NILEARN_DATA" && for atlas in $ATLASES; do \
+        [ "$atlas" = CIT168 ] || { echo "there is no atlas $atlas to fetch" >&2; exit 1; }; \
+        python -c 'from qsmref.atlases import fetch_cit168; fetch_cit168("/tmp/atlas")' \
+            && rm -rf /tmp/atlas || exit 1; \
+    done
+
 # FSL's BET, FLIRT and FAST, for --engine fsl. FSL is free for non-commercial use only: by setting
 # both arguments you say that you have read https://fsl.fmrib.ox.ac.uk/fsl/docs/#/license and keep it.
 ARG FSL=""
@@ -82,6 +92,7 @@ ENV PATH=/opt/qsmref/bin:$PATH:/opt/fsl/bin \
     FSLOUTPUTTYPE=NIFTI_GZ \
     HOME=/work \
     LANG=C.UTF-8 \
+    NILEARN_DATA=/opt/qsmref/nilearn \
     NIPYPE_NO_ET=1 \
     PYTHONNOUSERSITE=1 \
     QSMREF_CACHE=/opt/qsmref/cache \

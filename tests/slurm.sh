@@ -13,7 +13,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 if [ "$recipe" != - ]; then
     [ -x "$(command -v slurmctld)" ] || { echo "Slurm is not installed (see $recipe/up.sh)" >&2; exit 127; }
     rm -rf "$folder/slurm"
-    trap 'kill ${watch:-} 2> /dev/null; bash "$recipe/down.sh" "$folder/slurm"' EXIT
+    trap 'kill ${watch:-} 2> /dev/null || :; bash "$recipe/down.sh" "$folder/slurm"' EXIT
     bash "$recipe/up.sh" "$folder/slurm"
     export SLURM_CONF=$folder/slurm/etc/slurm.conf
 fi

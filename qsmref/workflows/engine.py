@@ -56,13 +56,13 @@ class Node(pe.Node):
         """Run, or take what is there; then seal the folder unless it is sealed."""
         try:
             result = super().run(updatehash=updatehash)
+            folder = Path(self.output_dir())
+            if not (folder / SEAL).is_file():
+                files.write_json(folder / SEAL, checksums(folder))
         except Exception as error:
             # For whoever has to say what went wrong where no note could be written.
             self.last_words = "".join(traceback.format_exception(error))
             raise
-        folder = Path(self.output_dir())
-        if not (folder / SEAL).is_file():
-            files.write_json(folder / SEAL, checksums(folder))
         return result
 
 
