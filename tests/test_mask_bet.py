@@ -142,7 +142,7 @@ def test_a_failure_of_the_program_is_told(dataset, program, capfd, monkeypatch):
     done = Runner(dataset, capfd)(dataset / "bids", *regions(dataset), "--mask-method", "bet")
     assert done.code != 0 and "1 of 2 participants finished" in done.last
     assert "bet of FSL failed (bet: cannot go on)" in done.err
-    assert list(done.status["status"]) == ["failed", "finished"]
+    assert list(done.status["status"]) == ["failed", "completed"]
 
 
 def test_an_empty_mask_is_an_error(dataset, program, capfd):
