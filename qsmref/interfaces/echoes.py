@@ -71,7 +71,7 @@ class CombineMagnitudes(Interface):
 
     def _compute(self, folder: Path) -> None:
         like = nib.load(self.inputs.magnitude[0])
-        magnitude = np.stack([voxels.read_magnitude(p) for p in self.inputs.magnitude], axis=-1)
+        magnitude = voxels.read_magnitude(self.inputs.magnitude)
         self._save("magnitude", magnitude, folder, like)
         self._save("combined", voxels.combine_echoes(magnitude), folder, like)
 
