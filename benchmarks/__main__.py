@@ -93,10 +93,12 @@ def _build_parser() -> argparse.ArgumentParser:
         "--no-textbook", dest="textbook", action="store_false", help="it takes minutes"
     )
     parser.add_argument("--participants", type=int, default=10_000, help="of the largest cohort")
-    parser.add_argument("--tables", type=int, default=1000, help="cohorts without a difference")
+    parser.add_argument(
+        "--tables", type=int, default=1000, help="cohorts without a difference, a seed"
+    )
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=(5,), metavar="SEED",
-        help="of the cohorts of the section registered, and of the first cohort of null",
+        help="of the cohorts of the sections registered and null; each gives all of --tables",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "RESULTS.md")
     return parser

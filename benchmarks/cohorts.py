@@ -8,7 +8,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -68,31 +69,62 @@ Hits = Iterator[tuple[str, bool]]
 
 
 def run_null(options) -> str:
-    """How often each test finds something in cohorts without a difference."""
-    rows = []
+    """How often each test finds something in cohorts without a difference.
+
+    Every seed gives as many cohorts of its own; a rate is that over the cohorts of all seeds.
+    """
+    rows, count = [], options.tables * len(options.seeds)
     for name, check in CHECKS.items():
         found: Counter[str] = Counter()
-        for k in range(options.tables):
+        for i, (seed, k) in enumerate(product(options.seeds, range(options.tables))):
             # A seed of its own for each check: their verdicts are not those of one set of cohorts.
-            rng = np.random.default_rng([7, sum(name.encode()), k])
-            for what, hit in check(rng, k):
+            # The number of a cohort among all is the seed of its permutations.
+            rng = np.random.default_rng([seed, sum(name.encode()), k])
+            for what, hit in check(rng, i):
                 found[what] += bool(hit)
         for what, hits in found.items():
-            rows.append(
-                (name, what, 100 * hits / options.tables, verdict(what, hits, options.tables))
-            )
+            rows.append((name, what, 100 * hits / count, verdict(what, hits, count)))
         options.say(table(_NULL, [r for r in rows if r[0] == name]))
-    low, high = (100 * v / options.tables for v in binom.ppf([0.025, 0.975], options.tables, 0.05))
+    low, high = (100 * v / count for v in binom.ppf([0.025, 0.975], count, 0.05))
+    seeds = ", ".join(map(str, options.seeds))
     text = (
-        f"{options.tables} cohorts without a difference between groups or visits, for each test: "
+        f"{count} cohorts without a difference between groups or visits, for each test (seed"
+        f"{'s' * (len(options.seeds) > 1)} {seeds}): "
         "16 + 16 participants (11 + 11 + 11 for three groups), five regions, an offset of 30 ppb "
         "(SD) in every map, an effect of age. 95 % of the runs of a test that holds its level lie "
         f"between {low:.1f} and {high:.1f} %."
     )
-    return "\n\n".join([text, table(_NULL, rows)])
+    return "\n\n".join([text, table(_NULL, rows), outside([r[1:] for r in rows], count)])
 
 
 _NULL = ("test", "what", "p or q of 0.05 or less, %", "verdict")
+
+
+def outside(rates: Sequence[tuple[str, float, str]], count: int) -> str:
+    """How many rates lie outside the interval of their level, and how many chance alone puts there.
+
+    Parameters
+    ----------
+    rates : sequence of (what, percent, verdict)
+        Those that only claim a bound are not counted: they may lie below.
+    count : int
+        Cohorts behind each rate.
+    """
+    exact = [r for r in rates if not r[0].startswith(_BOUNDED)]
+    low, high = binom.ppf([0.025, 0.975], count, 0.05)
+    # Less than one in twenty: a number of hits is whole, and the ends belong to the interval.
+    chance = binom.cdf(low - 1, count, 0.05) + binom.sf(high, count, 0.05)
+    many, few = (sum(r[2] == word for r in exact) for word in ("too many", "too few"))
+    text = (
+        f"{many + few} of {len(exact)} rates of tests at the level 0.05 lie outside that interval "
+        f"({many} above, {few} below); {chance * len(exact):.1f} are expected by chance of tests "
+        "that all hold it."
+    )
+    bounded = [r for r in rates if r[0].startswith(_BOUNDED)]
+    above = sum(r[2] == "too many" for r in bounded)
+    return text + f" Of {len(bounded)} rates that may lie below, {above} lie above."
+
+
 #: What may be wrong less often than one in twenty.
 _BOUNDED = ("any q", "survives", "equal")
 

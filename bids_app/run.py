@@ -375,12 +375,13 @@ def _check_output(output_dir: Path) -> None:
 
 def _check_parameters(settings: Settings) -> None:
     from qsmref.analysis.region_methods import split_csf
-    from qsmref.engines import choose_engine
-    from qsmref.reconstruction.parameters import check_parameters
+    from qsmref.engines import check_mask_method, choose_engine
+    from qsmref.reconstruction.parameters import check_parameters, split_mask_parameters
 
     try:
         inversion_params, _ = split_csf(settings.inversion, settings.inversion_params)
-        check_parameters("mask", "quality", settings.mask_params)
+        check_parameters("mask", settings.mask_method, settings.mask_params)
+        split_mask_parameters(settings.mask_method, settings.mask_params)
         check_parameters("background", settings.background, settings.background_params)
         check_parameters("inversion", settings.inversion, inversion_params)
     except ValueError as error:
@@ -390,6 +391,7 @@ def _check_parameters(settings: Settings) -> None:
 
         read_groups(settings.label_groups)
     choose_engine(settings.engine)
+    check_mask_method(settings.mask_method)
 
 
 def _subjects(problems: Iterable[Problem]) -> list[str]:

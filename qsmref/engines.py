@@ -1,9 +1,10 @@
-"""Which programs do the registration: FSL where it is installed, the built-in ANTs elsewhere."""
+"""Which programs do the work: FSL where it is wanted and installed, what is built in elsewhere."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from .problems import DataError, ExitCode
@@ -12,11 +13,13 @@ from .problems import DataError, ExitCode
 CHOICES = ("auto", "ants", "fsl")
 #: Programs that the engine fsl calls.
 FSL_TOOLS = ("bet", "fast", "flirt", "fslmaths")
+#: Programs that the brain mask ``bet`` calls.
+BET_TOOLS = ("bet",)
 
 
-def missing_tools() -> list[str]:
+def missing_tools(tools: Sequence[str] = FSL_TOOLS) -> list[str]:
     """What of FSL is not there: programs, and the variable that they find their files by."""
-    missing = [tool for tool in FSL_TOOLS if shutil.which(tool) is None]
+    missing = [tool for tool in tools if shutil.which(tool) is None]
     if not os.environ.get("FSLDIR"):
         missing.append("the variable FSLDIR")
     return missing
@@ -46,16 +49,28 @@ def choose_engine(asked: str) -> str:
     return "fsl"
 
 
+def check_mask_method(method: str) -> None:
+    """Raise a DataError that names what the method of the brain mask needs and has not got."""
+    missing = missing_tools(BET_TOOLS) if method == "bet" else []
+    if missing:
+        raise DataError(
+            f"--mask-method bet needs what is not installed: {', '.join(missing)}; install FSL and "
+            "set it up in this shell, or use --mask-method surface, which needs nothing.",
+            ExitCode.TOOL_MISSING,
+        )
+
+
 def versions(engine: str) -> dict[str, str]:
     """Versions of the programs of an engine; SyN is that of ANTs in both."""
     from importlib.metadata import version
 
     found = {"antspyx": version("antspyx")}
     if engine == "fsl":
-        found |= {"FSL": _fsl_version(), "fslpy": version("fslpy")}
+        found |= {"FSL": fsl_version(), "fslpy": version("fslpy")}
     return found
 
 
-def _fsl_version() -> str:
+def fsl_version() -> str:
+    """What FSL says of itself in the folder of FSLDIR."""
     path = Path(os.environ.get("FSLDIR", "")) / "etc" / "fslversion"
     return path.read_text(encoding="utf-8").strip() if path.is_file() else "unknown"

@@ -158,7 +158,8 @@ class Settings(RegionSettings, RegistrationSettings):
     mask_method: str = _option(
         methods.MASK[0],
         "reconstruction",
-        "brain mask from the magnitude, where no derivative has one",
+        "brain mask from the magnitude, where no derivative has one; bet is that of FSL, which has "
+        "to be installed",
         choices=methods.MASK,
     )
     mask_erosion: float = _option(
@@ -174,7 +175,8 @@ class Settings(RegionSettings, RegistrationSettings):
     mask_params: dict[str, Any] = _option(
         {},
         "reconstruction",
-        "criteria of --mask-quality: min_quality, max_noise, max_residual",
+        "criteria of --mask-quality: min_quality, max_noise, max_residual; of --mask-method bet: "
+        "fraction, its fractional intensity (0.5)",
         "parameters",
         ("--mask-param",),
         metavar="KEY=VALUE",

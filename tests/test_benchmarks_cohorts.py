@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import __main__ as main_module
 from benchmarks import cohorts
 from benchmarks.cohort_tables import SWEEP, null_cohort, write_cohort
 from bids_app.collect import find_scans
@@ -49,9 +50,58 @@ def test_every_check_runs(name):
 def test_checks_without_a_faster_version_hold_their_level(name, count, monkeypatch):
     monkeypatch.setattr(cohorts, "CHECKS", {name: cohorts.CHECKS[name]})
     said = []
-    text = cohorts.run_null(SimpleNamespace(tables=count, say=said.append))
+    text = cohorts.run_null(SimpleNamespace(tables=count, seeds=(7,), say=said.append))
     assert said and "too many" not in text
     assert f"{count} cohorts" in text
+
+
+def test_seeds_give_cohorts_of_their_own(monkeypatch):
+    drawn = []
+
+    def check(rng, k):
+        drawn.append((k, float(rng.normal())))
+        yield "SN alone", k < 4
+        yield "any q (BH) of ten pairs", False
+
+    monkeypatch.setattr(cohorts, "CHECKS", {"made up": check})
+    text = cohorts.run_null(SimpleNamespace(tables=20, seeds=(7, 8), say=str))
+    assert [k for k, _ in drawn] == [*range(40)]
+    assert len({value for _, value in drawn}) == 40
+    assert "40 cohorts" in text and "(seeds 7, 8)" in text
+    # Of 40 cohorts up to 5 are within chance: 4 of 40.
+    assert "| made up | SN alone | 10.0 | right |" in text
+    assert "0 of 1 rates of tests at the level 0.05 lie outside that interval" in text
+    again = drawn[20:]
+    drawn.clear()
+    alone = cohorts.run_null(SimpleNamespace(tables=20, seeds=(8,), say=str))
+    assert [value for _, value in drawn] == [value for _, value in again]
+    assert "20 cohorts" in alone and "(seed 8)" in alone
+    # The command line hands its seeds on.
+    monkeypatch.setitem(main_module.SECTIONS, "null", ("Null", lambda options: f"{options.seeds}"))
+    said = []
+    monkeypatch.setattr(main_module, "write", lambda path, title, text: said.append(text))
+    assert main_module.main(["null", "--seeds", "7", "8"]) == 0
+    assert said[0].endswith("(7, 8)")
+
+
+def test_rates_outside_are_counted_with_those_that_chance_puts_there():
+    rates = [("SN alone", 5.0, "right")] * 58
+    rates += [("SN alone", 8.0, "too many"), ("PU", 3.0, "too few")]
+    rates += [("any q (BY) of ten pairs", 1.0, "fewer"), ("survives: any", 9.0, "too many")]
+    text = cohorts.outside(rates, 1000)
+    assert "2 of 60 rates of tests at the level 0.05 lie outside" in text
+    assert "(1 above, 1 below)" in text
+    assert "Of 2 rates that may lie below, 1 lie above." in text
+    # By counting: the share of runs of a right test that get a verdict against it.
+    hits = np.random.default_rng(0).binomial(1000, 0.05, 100_000)
+    values, counts = np.unique(hits, return_counts=True)
+    wrong = sum(
+        n
+        for v, n in zip(values, counts, strict=True)
+        if cohorts.verdict("SN alone", v, 1000) != "right"
+    )
+    expected = float(text.split("; ")[1].split()[0])
+    assert expected == pytest.approx(60 * wrong / 100_000, abs=0.15)
 
 
 def test_the_large_cohort_is_what_the_level_participant_leaves(tmp_path):

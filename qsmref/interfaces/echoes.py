@@ -9,6 +9,7 @@ import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from .. import images, voxels
+from ..engines import fsl_version
 from ..plausible import echo_doubts, mask_doubts
 from ..reconstruction import methods
 from ..reconstruction.checks import echo_spacing, evenly_spaced
@@ -70,7 +71,7 @@ class CombineMagnitudes(Interface):
 
     def _compute(self, folder: Path) -> None:
         like = nib.load(self.inputs.magnitude[0])
-        magnitude = np.stack([voxels.read_magnitude(p) for p in self.inputs.magnitude], axis=-1)
+        magnitude = voxels.read_magnitude(self.inputs.magnitude)
         self._save("magnitude", magnitude, folder, like)
         self._save("combined", voxels.combine_echoes(magnitude), folder, like)
 
@@ -78,6 +79,8 @@ class CombineMagnitudes(Interface):
 class _BrainMaskInput(InputSpec):
     magnitude = File(exists=True, mandatory=True, desc="(x, y, z, echo)")
     mask_file = File(exists=True, desc="mask to use instead of making one")
+    extracted = File(exists=True, desc="mask that the program of the method bet has made")
+    parameters = traits.Dict(usedefault=True, desc="what that program was told")
     method = traits.Enum(*methods.MASK, usedefault=True, desc="how the mask is made")
     erosion = traits.Float(0.0, usedefault=True, desc="erosion, mm")
 
@@ -95,13 +98,20 @@ class BrainMask(Interface):
 
     def _compute(self, folder: Path) -> None:
         magnitude, like = images.load(self.inputs.magnitude)
-        doubts = []
+        doubts: list[str] = []
+        told: dict = {}
+        method = self.inputs.method
         if isdefined(self.inputs.mask_file):
             mask, method = voxels.read_mask(self.inputs.mask_file), "derivative"
             doubts = mask_doubts(mask, magnitude, images.voxel_size(like.affine))
             like = nib.load(self.inputs.mask_file)
+        elif method == "bet":
+            if not isdefined(self.inputs.extracted):
+                raise ValueError("the brain mask of the method bet has to be made by bet before")
+            mask = voxels.read_mask(self.inputs.extracted)
+            doubts = mask_doubts(mask, magnitude, images.voxel_size(like.affine))
+            told = {**self.inputs.parameters, "FSL": fsl_version()}
         else:
-            method = self.inputs.method
             # Of somebody lying head first, the vertex is in the direction of B0.
             up = images.b0_direction(like.affine)
             mask = brain_mask(magnitude, images.voxel_size(like.affine), method=method, up=up)
@@ -109,6 +119,7 @@ class BrainMask(Interface):
         self._save("mask", mask, folder, like)
         info = {
             "method": method,
+            **told,
             "erosion_mm": self.inputs.erosion,
             "n_voxels": np.count_nonzero(mask),
         }

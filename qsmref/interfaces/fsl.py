@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from nipype.interfaces import fsl
+from nipype.interfaces.base import traits
 
 from ..problems import DataError, ExitCode
 from .base import Step, problems_in
@@ -31,8 +32,15 @@ class _Program(Step):
                 ) from error
 
 
+class _BetInput(fsl.BET.input_spec):
+    # nipype would round it to two decimals, and the sidecar has it as it was given.
+    frac = traits.Float(argstr="-f %g", desc="fractional intensity, 0 to 1")
+
+
 class Bet(_Program, fsl.BET):
-    """Brain extraction of a T1-weighted image (Smith 2002, doi:10.1002/hbm.10062)."""
+    """Brain extraction (Smith 2002, doi:10.1002/hbm.10062)."""
+
+    input_spec = _BetInput
 
 
 class Fast(_Program, fsl.FAST):
@@ -47,9 +55,19 @@ class ApplyMask(_Program, fsl.ApplyMask):
     """Image inside a mask, zero outside."""
 
 
-def bet() -> Bet:
-    """`bet` with a centre that is looked for, and the mask; doi:10.1002/hbm.10062."""
-    return Bet(mask=True, robust=True, output_type="NIFTI")
+def bet(fraction: float | None = None) -> Bet:
+    """`bet` with a centre that is looked for, and the mask; doi:10.1002/hbm.10062.
+
+    Parameters
+    ----------
+    fraction : float, optional
+        Fractional intensity, 0 to 1: larger values give smaller brains. By default the program's
+        own, 0.5.
+    """
+    program = Bet(mask=True, robust=True, output_type="NIFTI")
+    if fraction is not None:
+        program.inputs.frac = fraction
+    return program
 
 
 def fast() -> Fast:

@@ -47,7 +47,8 @@ def brain_mask(
     if not np.isfinite(magnitude).all():
         raise ValueError("magnitude has NaN or infinite voxels")
     if method != "surface":
-        raise ValueError(f"the brain mask's method must be 'surface', got {method!r}")
+        hint = "; bet is a program, which the command line runs" if method == "bet" else ""
+        raise ValueError(f"the brain mask's method must be 'surface', got {method!r}{hint}")
     mask = find_brain(magnitude, voxel_size, **parameters)
     if not mask.any():
         raise ValueError("no brain was found in the magnitude")

@@ -37,8 +37,8 @@ TOTAL_FIELD = ("single-step", "total-field")
 #: :func:`qsmref.reconstruction.fit_echoes`
 ECHO_FIT = ("curved", "nonlinear", "linear")
 
-#: :func:`qsmref.reconstruction.brain_mask`
-MASK = ("surface",)
+#: :func:`qsmref.reconstruction.brain_mask`, or the program of FSL with that name
+MASK = ("surface", "bet")
 
 #: :func:`qsmref.reconstruction.phase.remove_phase_offset`, or nothing
 PHASE_OFFSET = ("none", "mcpc-3d-s")

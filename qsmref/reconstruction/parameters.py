@@ -9,6 +9,8 @@ from typing import Any
 
 #: Modules whose ``method_parameters`` tells what the methods of a step take.
 _STEPS = {"background": "background", "inversion": "inversion"}
+#: Of BET: its fractional intensity (``-f``); larger values give smaller brains.
+_BET = {"fraction": 0.5}
 #: Iterations of every loop in a run that only tests the plumbing.
 _FEW = 3
 
@@ -19,9 +21,10 @@ def method_parameters(step: str, method: str) -> dict[str, Any]:
     Parameters
     ----------
     step : {"background", "inversion", "mask"}
-        What it does; ``mask`` is the cut of the mask by phase quality.
+        What it does; those of ``mask`` are the criteria of the cut by phase quality.
     method : str
-        One of :mod:`qsmref.reconstruction.methods`; ``quality`` for the mask.
+        One of :mod:`qsmref.reconstruction.methods`; ``bet`` of the mask has a parameter of its own,
+        ``quality`` none but the criteria.
 
     Examples
     --------
@@ -29,7 +32,7 @@ def method_parameters(step: str, method: str) -> dict[str, Any]:
     {}
     """
     if step == "mask":
-        return _quality_criteria()
+        return {**(_BET if method == "bet" else {}), **_quality_criteria()}
     module = importlib.import_module(f".{_STEPS[step]}", __package__)
     return module.method_parameters(method)
 
@@ -39,6 +42,30 @@ def _quality_criteria() -> dict[str, float]:
 
     signature = inspect.signature(phase_quality_mask)
     return {n: p.default for n, p in signature.parameters.items() if isinstance(p.default, float)}
+
+
+def split_mask_parameters(
+    method: str, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the method that makes the mask takes, complete, and the criteria of phase quality.
+
+    Raises
+    ------
+    ValueError
+        A fractional intensity that is not between 0 and 1.
+
+    Examples
+    --------
+    >>> split_mask_parameters("bet", {"max_noise": 4.0})
+    ({'fraction': 0.5}, {'max_noise': 4.0})
+    >>> split_mask_parameters("surface", {"max_noise": 4.0})
+    ({}, {'max_noise': 4.0})
+    """
+    names = _BET if method == "bet" else {}
+    own = {**names, **{name: given[name] for name in given if name in names}}
+    if own and not 0 < own["fraction"] < 1:
+        raise ValueError(f"mask bet: fraction must lie between 0 and 1, got {own['fraction']!r}")
+    return own, {name: value for name, value in given.items() if name not in names}
 
 
 def check_parameters(step: str, method: str, given: Mapping[str, Any]) -> None:

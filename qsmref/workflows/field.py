@@ -8,8 +8,11 @@ from typing import Any
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from ..interfaces.echoes import BrainMask, CorrectPhase, EchoFit, LoadEchoes, QualityMask
+from ..interfaces.echoes import CorrectPhase, EchoFit, LoadEchoes, QualityMask
 from ..interfaces.fields import Unwrap
+from ..reconstruction import methods
+from ..reconstruction.parameters import split_mask_parameters
+from .brain import connect_brain
 from .citations import sentence
 from .engine import Workflow, make_node
 
@@ -80,8 +83,18 @@ def init_field_wf(
     load.inputs.trait_set(phase_declared=phase_declared, phase_sign=phase_sign)
     if phase_low is not None:
         load.inputs.trait_set(phase_low=phase_low, phase_high=phase_high)
-    mask = make_node(BrainMask(), "brain_mask", volumes=2 * echoes + 8, **common)
-    mask.inputs.trait_set(method=mask_method, erosion=mask_erosion)
+    # A mask that is given needs no program, whatever would make the others.
+    making = methods.MASK[0] if mask_given else mask_method
+    mask = connect_brain(
+        workflow,
+        load,
+        "brain_mask",
+        method=making,
+        parameters=mask_params,
+        volumes=2 * echoes + 8,
+        **common,
+    )
+    mask.inputs.erosion = mask_erosion
     if mask_given:
         workflow.connect(inputs, "mask", mask, "mask_file")
     fit = make_node(EchoFit(), "echo_fit", volumes=3 * echoes + 6, **common)
@@ -100,14 +113,13 @@ def init_field_wf(
     trusted = mask
     if mask_quality:
         trusted = make_node(QualityMask(), "mask_quality", volumes=16, **common)
-        trusted.inputs.parameters = dict(mask_params or {})
+        trusted.inputs.parameters = split_mask_parameters(mask_method, mask_params or {})[1]
         workflow.connect(mask, "mask", trusted, "mask")
         workflow.connect([(fit, trusted, [(f, f) for f in ("field", "noise", "residual")])])
         workflow.connect(trusted, "info", outputs, "quality_info")
     workflow.connect(
         [
             (inputs, load, [("magnitude", "magnitude"), ("phase", "phase")]),
-            (load, mask, [("magnitude", "magnitude")]),
             (load, fit, [("magnitude", "magnitude")]),
             (phase, fit, [("phase", "phase")]),
             (mask, fit, [("mask", "mask")]),

@@ -95,7 +95,8 @@ def init_reconstruction_wf(
     mask_quality : bool
         Whether parts of the mask's surface with bad phase are cut.
     mask_params, background_params, inversion_params : mapping, optional
-        Criteria of the phase quality, and parameters of these methods.
+        Criteria of the phase quality (and what `mask_method` takes), and parameters of these
+        methods.
     csf : {"auto", "labels", "r2star"}, optional
         Where the fluid of the ventricles comes from that ``medi`` makes zero (MEDI+0), see
         :func:`qsmref.analysis.tissues.tissue_masks`; by default it is not looked for.

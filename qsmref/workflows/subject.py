@@ -12,7 +12,6 @@ from nipype.pipeline import engine as pe
 from .. import units
 from ..analysis.region_methods import split_csf, statistic_of
 from ..engines import choose_engine
-from ..interfaces.echoes import BrainMask, CombineMagnitudes
 from ..interfaces.references import DrawNoise
 from ..interfaces.tables import LoadMap
 from ..machine import threads_per_node
@@ -23,6 +22,7 @@ from ..settings import Settings
 from ..sweep import parse_sweep
 from ..templates import find_template
 from . import outputs
+from .brain import connect_magnitude
 from .citations import sentence
 from .coverage import init_coverage_wf
 from .engine import Workflow, identifier, make_node
@@ -273,7 +273,15 @@ def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) 
         source.connect(load, "mask", outputnode, "mask")
         source.connect(load, "mask", outputnode, "brain")
         infos.append("ReferenceStatistics")
-    _connect_magnitude(source, load, outputnode, run=run, settings=settings)
+    connect_magnitude(
+        source,
+        load,
+        outputnode,
+        run=run,
+        mask_method=settings.mask_method,
+        mask_params=settings.mask_params,
+        random_seed=settings.random_seed,
+    )
     register = _connect_registration(
         workflow, source, run=run, settings=settings, output_dir=output_dir
     )
@@ -303,28 +311,6 @@ def init_map_run_wf(*, run: MapRun, settings: Settings, output_dir: str | Path) 
     if register is not None:
         workflow.connect(register, "outputnode.info", save_map, f"inputnode.info{len(infos)}")
     return workflow
-
-
-def _connect_magnitude(
-    source: pe.Workflow, load: pe.Node, outputnode: pe.Node, *, run: MapRun, settings: Settings
-) -> None:
-    """Add what registers a map of others: its magnitude, and the brain in it where none is given.
-
-    Without a magnitude the map stands for its grid: nothing is registered by its values.
-    """
-    if not run.magnitude:
-        source.connect(load, "chimap", outputnode, "combined")
-        return
-    echoes = len(run.magnitude)
-    machine = {"shape": run.grid.shape, "random_seed": settings.random_seed}
-    combine = make_node(CombineMagnitudes(), "load_magnitude", volumes=2 * echoes, **machine)
-    combine.inputs.magnitude = [str(image.path) for image in run.magnitude]
-    source.connect(combine, "combined", outputnode, "combined")
-    if run.brain_is_made:
-        brain = make_node(BrainMask(), "brain_of_magnitude", volumes=2 * echoes + 8, **machine)
-        brain.inputs.method = settings.mask_method
-        source.connect(combine, "magnitude", brain, "magnitude")
-        source.connect(brain, "mask", outputnode, "brain")
 
 
 def _connect_registration(
