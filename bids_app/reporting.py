@@ -306,6 +306,8 @@ def reference_values(sidecar: Mapping[str, Any]) -> list[tuple[str, float, float
     for key, table in statistics.items() if isinstance(statistics, Mapping) else ():
         for name in ("csf", "wm") if str(key).startswith("atlas-") else ():
             row = table.get(name) if isinstance(table, Mapping) else None
-            if isinstance(row, Mapping) and {"mean", "sd"} <= set(row):
-                found.setdefault(name, (name, float(row["mean"]), float(row["sd"])))
+            values = [row.get(k) for k in ("mean", "sd")] if isinstance(row, Mapping) else [None]
+            # Of a tissue without a voxel the sidecar has no value.
+            if all(isinstance(value, int | float) for value in values):
+                found.setdefault(name, (name, *map(float, values)))
     return list(found.values())

@@ -167,7 +167,14 @@ def _run(command, runs, subjects, problems) -> list[Problem]:
     for subject in subjects:
         mine = [p for p in [*problems, *found] if p.subject == subject]
         done = [r for r in completed if r.subject == subject]
-        _conclude(output_dir, subject, done, mine, settings)
+        try:
+            _conclude(output_dir, subject, done, mine, settings)
+        except OSError:
+            raise  # a disk that is full is full for everybody
+        except Exception as error:
+            # A page that cannot be made takes nothing from the other participants.
+            sentence = _unexpected(error, output_dir).sentence
+            found.append(Problem(subject, sentence, ExitCode.INTERNAL, "report"))
     return found
 
 

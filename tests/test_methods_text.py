@@ -180,3 +180,10 @@ def test_a_comparison_is_told_as_it_was_made():
     assert "17 participants (9 patient, 8 control)" in told
     assert "a linear model with covariates, adjusted for age" in told
     assert "Hotelling" not in told and "masks" not in told
+
+
+def test_a_reference_without_a_voxel_has_no_value():
+    from bids_app.reporting import reference_values
+
+    empty = {"csf": {"mean": None, "sd": None}, "wm": {"mean": 2.5, "sd": 1}, "brain": None}
+    assert reference_values({"ReferenceStatistics": {"atlas-A": empty}}) == [("wm", 2.5, 1.0)]
