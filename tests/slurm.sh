@@ -11,6 +11,7 @@ mkdir -p "$2"
 folder=$(realpath "$2")
 here=$(cd "$(dirname "$0")/.." && pwd)
 if [ "$recipe" != - ]; then
+    recipe=$(realpath "$recipe")
     [ -x "$(command -v slurmctld)" ] || { echo "Slurm is not installed (see $recipe/up.sh)" >&2; exit 127; }
     rm -rf "$folder/slurm"
     trap 'kill ${watch:-} 2> /dev/null || :; bash "$recipe/down.sh" "$folder/slurm"' EXIT
