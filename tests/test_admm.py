@@ -71,7 +71,7 @@ class Problem:
             x = solve(data + smooth.toarray(), right, assume_a="pos")
         return x.reshape(GRID)
 
-    def solver(self, dtype=np.float64, mu=(20.0, 60.0), **options):
+    def solver(self, dtype=np.float64, mu=(20.0, (60.0, 60.0)), **options):
         return TotalVariation(
             Transform(GRID), SIZE, self.smooth, [k.astype(dtype) for k in self.kernels],
             self.shell, self.data.astype(dtype), self.weight2.astype(dtype), self.lambda_, *mu,
@@ -120,7 +120,9 @@ def test_objective_falls_to_the_minimum_from_above(case):
     assert excess[999] < excess[299] < excess[49] < excess[4]
 
 
-@pytest.mark.parametrize(("mu", "relaxation"), [((20, 60), 1.0), ((5, 100), 1.7), ((60, 30), 1.5)])
+@pytest.mark.parametrize(
+    ("mu", "relaxation"), [((20, (60, 60)), 1.0), ((5, (100, 50)), 1.7), ((60, (30, 90)), 1.5)]
+)
 def test_splitting_weights_change_the_way_and_not_the_end(case, mu, relaxation):
     problem, reference = case
     solver = problem.solver(mu=mu, relaxation=relaxation)
@@ -135,10 +137,10 @@ def test_lambda_may_change_on_the_way(case):
     solver.run(40)
     # Nothing changes: the split variables are those of before.
     gradient, data = solver.jump.copy(), solver.split.copy()
-    solver.reweigh(0.1 * problem.lambda_, *solver.mu)
+    solver.reweigh(0.1 * problem.lambda_, solver.mu_gradient, solver.mu_data)
     assert np.allclose(solver.jump, gradient, rtol=0, atol=1e-12)
     assert np.allclose(solver.split, data, rtol=0, atol=1e-12)
-    solver.reweigh(problem.lambda_, 40.0, 120.0)
+    solver.reweigh(problem.lambda_, 40.0, (120.0, 60.0))
     solver.run(3000)
     assert problem.objective(solver.x) == pytest.approx(problem.objective(reference), rel=1e-3)
 

@@ -71,8 +71,8 @@ def test_single_step_says_which_sphere_serves_which_voxel():
     deep = ellipsoid(*ISOTROPIC, (0, 0, 0), (7, 6, 5))
     assert counts["8"] == pytest.approx(np.count_nonzero(deep), rel=0.15)
     assert info["iterations"] == 1
-    # Mask, field and squared noise of four radii, and a pair for the map and each sphere in use.
-    assert info["fft_count"] == 2 * 3 * 4 + 2 * (1 + 3)
+    # Mask, field and squared noise of three radii, and a pair for the map and each sphere in use.
+    assert info["fft_count"] == 2 * 3 * 3 + 2 * (1 + 3)
 
 
 def test_lambda_follows_from_the_roughness_of_the_map():

@@ -41,8 +41,10 @@ class TotalVariation:
         1 + the index of the term that the voxel belongs to, 0 where nothing was measured.
     data, weight2 : (x, y, z) arrays
         g and m^2 of the voxel's own term.
-    lambda_, mu_gradient, mu_data : float
-        Weight of the data terms, and of the two splittings. They set the speed, not the solution.
+    lambda_ : float
+        Weight of the data terms.
+    mu_gradient, mu_data : float, and one per term
+        Weights of the splittings. They set the speed, not the solution.
     drift : sequence of float, optional
         One value per term: a pattern, constant on each shell, of which the data may hold any
         multiple (``drift_factor``, fitted after every iteration).
@@ -59,7 +61,7 @@ class TotalVariation:
         weight2: np.ndarray,
         lambda_: float,
         mu_gradient: float,
-        mu_data: float,
+        mu_data: Sequence[float],
         relaxation: float = 1.7,
         drift: Sequence[float] | None = None,
         box: Transform | None = None,
@@ -70,7 +72,7 @@ class TotalVariation:
         self.spacing = np.asarray(voxel_size, data.dtype)
         self.shell, self.data, self.weight2 = shell, data, weight2
         self.twice = self.dtype(2 * lambda_)
-        self.mu = self.dtype(mu_gradient), self.dtype(mu_data)
+        self._set_splittings(mu_gradient, mu_data)
         self.relaxation = self.dtype(relaxation)
         # One value per shell, first that of voxels without data: the data may hold any multiple.
         self.drift = np.asarray([0.0] + list(drift or [0.0] * len(self.kernels)))
@@ -102,22 +104,26 @@ class TotalVariation:
             if watch is not None and watch(self):
                 return
 
+    def _set_splittings(self, mu_gradient: float, mu_data: Sequence[float]) -> None:
+        if len(mu_data) != len(self.kernels):
+            raise ValueError(f"{len(self.kernels)} terms need as many splittings, got {mu_data}")
+        self.mu_gradient = self.dtype(mu_gradient)
+        self.mu_data = [self.dtype(mu) for mu in mu_data]
+
     def _update_map(self) -> None:
         work = np.empty_like(self.x)
-        _gradient_side(self.jump, self.smooth, 1 / self.mu[0], self.spacing, work)
+        _gradient_side(self.jump, self.smooth, 1 / self.mu_gradient, self.spacing, work)
         right = self.transform.forward(work)
-        _scale(right, self.mu[0])
+        _scale(right, self.mu_gradient)
         part = np.empty_like(self.data)
-        for index, kernel in enumerate(self.kernels):
+        squares = np.zeros(self.spectrum.shape, self.data.dtype)
+        for index, (kernel, mu) in enumerate(zip(self.kernels, self.mu_data, strict=True)):
             _data_side(
                 self.split, self.predicted, self.data, self._shift(index), self.weight2,
-                self.shell, index + 1, self.twice, self.mu[1], part,
+                self.shell, index + 1, self.twice, mu, part,
             )  # fmt: skip
-            _accumulate(right, self.box.forward(part), kernel, self.mu[1])
-        squares = np.zeros(self.spectrum.shape, self.data.dtype)
-        for kernel in self.kernels:
-            _add_square(squares, kernel)
-        _divide(right, self.spectrum, squares, *self.laplacian, *self.mu)
+            _accumulate(right, self.box.forward(part), kernel, mu, squares)
+        _divide(right, self.spectrum, squares, *self.laplacian, self.mu_gradient)
         self.spectrum = right
         self.x = self.transform.inverse(right, overwrite=False)
 
@@ -125,30 +131,36 @@ class TotalVariation:
         first = self.iterations == 0
         # Over-relaxation needs a former split; the first iteration has none.
         relaxation = self.dtype(1) if first else self.relaxation
-        _gradient_split(self.x, self.jump, self.smooth, 1 / self.mu[0], self.spacing, relaxation)
-        for index, kernel in enumerate(self.kernels):
+        _gradient_split(
+            self.x, self.jump, self.smooth, 1 / self.mu_gradient, self.spacing, relaxation
+        )
+        for index, (kernel, mu) in enumerate(zip(self.kernels, self.mu_data, strict=True)):
             convolved = self.box.inverse(self.spectrum * kernel)
             _data_split(
                 convolved, self.split, self.predicted, self.data, self._shift(index),
-                self.weight2, self.shell, index + 1, self.twice, self.mu[1], relaxation, first,
+                self.weight2, self.shell, index + 1, self.twice, mu, relaxation, first,
             )  # fmt: skip
 
-    def reweigh(self, lambda_: float, mu_gradient: float, mu_data: float) -> None:
+    def reweigh(self, lambda_: float, mu_gradient: float, mu_data: Sequence[float]) -> None:
         """Go on with another lambda and other splittings; the split variables stay.
 
         What is kept is split plus multiplier: the multiplier of the gradient is rescaled to the new
         splitting, that of the data follows from the split and the new weights.
         """
-        limit = 1 / self.mu[0]
-        change = 1 - self.mu[0] / self.dtype(mu_gradient)
+        limit = 1 / self.mu_gradient
+        change = 1 - self.mu_gradient / self.dtype(mu_gradient)
         for jump in self.jump:
             jump -= change * np.clip(jump, -limit, limit)
         shifted = self._shifted_data()
         weight = self.twice * self.weight2
-        self.split -= weight * (self.split - shifted) / (weight + self.mu[1])
+        self.split -= weight * (self.split - shifted) / (weight + self._mu_of_voxels())
         self.twice = self.dtype(2 * lambda_)
-        self.mu = self.dtype(mu_gradient), self.dtype(mu_data)
-        self.split += self.twice / self.mu[1] * self.weight2 * (self.split - shifted)
+        self._set_splittings(mu_gradient, mu_data)
+        self.split += self.twice / self._mu_of_voxels() * self.weight2 * (self.split - shifted)
+
+    def _mu_of_voxels(self) -> np.ndarray:
+        """mu_data of the voxel's term; 1 where nothing was measured, which has no weight."""
+        return np.asarray([1, *self.mu_data], self.data.dtype)[self.shell]
 
     def misfit(self) -> np.ndarray:
         """K x - g on the shells, zero elsewhere; what the drift explains is taken off g."""
@@ -259,23 +271,18 @@ def _scale(spectrum, factor):
 
 
 @parallel_kernel
-def _accumulate(total, spectrum, kernel, factor):
+def _accumulate(total, spectrum, kernel, mu, squares):
+    """Add mu K (spectrum) to the right side, and mu K^2 to the squares."""
     for i in numba.prange(total.shape[0]):
         for j in range(total.shape[1]):
             for k in range(total.shape[2]):
-                total[i, j, k] += factor * kernel[i, j, k] * spectrum[i, j, k]
+                weighted = mu * kernel[i, j, k]
+                total[i, j, k] += weighted * spectrum[i, j, k]
+                squares[i, j, k] += weighted * kernel[i, j, k]
 
 
 @parallel_kernel
-def _add_square(total, kernel):
-    for i in numba.prange(total.shape[0]):
-        for j in range(total.shape[1]):
-            for k in range(total.shape[2]):
-                total[i, j, k] += kernel[i, j, k] * kernel[i, j, k]
-
-
-@parallel_kernel
-def _divide(right, old, squares, lx, ly, lz, mu_gradient, mu_data):
+def _divide(right, old, squares, lx, ly, lz, mu_gradient):
     """x of the normal equations, in place of the right side.
 
     Outside its shell the split of a term equals K x of the iteration before: there its share of
@@ -284,7 +291,7 @@ def _divide(right, old, squares, lx, ly, lz, mu_gradient, mu_data):
     for i in numba.prange(right.shape[0]):
         for j in range(right.shape[1]):
             for k in range(right.shape[2]):
-                s = mu_data * squares[i, j, k]
+                s = squares[i, j, k]
                 below = mu_gradient * (lx[i] + ly[j] + lz[k]) + s
                 if below > 0:
                     right[i, j, k] = (right[i, j, k] + s * old[i, j, k]) / below

@@ -5,7 +5,8 @@ so the library behind them (scipy, or pyfftw where it is installed) is chosen he
 
 A zero-padded array of shape ``shape`` on a grid ``grid`` has mostly empty lines. Transforming axis
 by axis, each axis padded only when its turn comes, touches about half of the lines of a twofold
-padded 3-D transform and gives the same result; the inverse crops axis by axis likewise.
+padded 3-D transform and gives the same result; the inverse crops axis by axis likewise. Where there
+are few empty lines, padding at once costs less than the copies between the axes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from contextvars import ContextVar
 
 import numpy as np
 import scipy.fft
+
+#: Part of the grid's lines that an array fills, from which on the forward transform pads at once.
+#: Measured: even at about this part, on grids of 2 and 28 million voxels.
+_FULL = 0.6
 
 _threads: ContextVar[int] = ContextVar("qsmref_fft_threads", default=1)
 
@@ -95,6 +100,10 @@ class Transform:
         workers = thread_count()
         if self.shape == self.grid:
             return _fft.rfftn(x, axes=(0, 1, 2), workers=workers)
+        if self.shape[0] * self.shape[1] > _FULL * self.grid[0] * self.grid[1]:
+            whole = np.zeros(self.grid, x.dtype)
+            whole[tuple(slice(0, n) for n in self.shape)] = x
+            return _fft.rfftn(whole, axes=(0, 1, 2), workers=workers, overwrite_x=True)
         out = _fft.rfft(x, n=self.grid[2], axis=2, workers=workers)
         out = _fft.fft(out, n=self.grid[1], axis=1, workers=workers, overwrite_x=True)
         return _fft.fft(out, n=self.grid[0], axis=0, workers=workers, overwrite_x=True)
@@ -112,7 +121,7 @@ class Transform:
             )
         nx, ny, nz = self.shape
         out = _fft.ifft(spectrum, axis=0, workers=workers, overwrite_x=overwrite)[:nx]
-        out = _fft.ifft(out, axis=1, workers=workers)[:, :ny]
+        out = _fft.ifft(out, axis=1, workers=workers, overwrite_x=True)[:, :ny]
         return _fft.irfft(out, n=self.grid[2], axis=2, workers=workers)[:, :, :nz]
 
 

@@ -24,6 +24,7 @@ from .gradient import edge_mask, interior_pairs, quiet_mask
 from .spheres import (
     fitting,
     second_moment,
+    sphere_shape,
     sphere_spectrum,
     sphere_weights,
     spherical_mean,
@@ -69,7 +70,7 @@ def single_step(
     free_laplacian: bool = True,
     merit: bool = True,
     iterations: int = 60,
-    padding_mm: float = 20.0,
+    padding_mm: float = 8.0,
 ) -> Result:
     """Susceptibility from the total field.
 
@@ -107,7 +108,9 @@ def single_step(
     iterations : int
         Of the alternating direction method.
     padding_mm : float
-        Empty space around the bounding box of the mask, at either side.
+        Empty space around the bounding box of the mask, at either side. Little is enough: what
+        the periodic grid adds to the field is the field of sources outside the spheres, which the
+        filter takes away.
 
     Returns
     -------
@@ -142,6 +145,9 @@ def single_step(
     dipole = dipole_kernel(work.grid, voxel_size, b0_dir, total.dtype)
     kernels = []
     for index, radius in enumerate(radii):
+        if np.any(np.array(sphere_shape(radius, voxel_size)) > work.shape):
+            kernels.append(dipole)  # not used: the sphere is larger than the mask's box
+            continue
         sphere = sphere_spectrum(work.grid, voxel_size, radius, total.dtype)
         fits = known & fitting(inside, sphere, work.transform)
         shell[fits] = index + 1  # radii ascend: the largest that fits stays
@@ -173,7 +179,7 @@ def single_step(
     chi, done = _solve(
         work, inside, kernels, shell, data, weight,
         _smooth(work, inside, magnitude, edge_noise, edge_fraction, shell > 0),
-        lambda_, lambda v: _splittings(v, scale), merit, iterations, drift, adapt,
+        lambda_, lambda v: _splittings(v, scale, len(used)), merit, iterations, drift, adapt,
     )  # fmt: skip
     counts = {f"{radii[i]:g}": int(np.count_nonzero(shell == n + 1)) for n, i in enumerate(used)}
     done["edges_from_magnitude"] = magnitude is not None
@@ -218,21 +224,23 @@ def total_variation(
     chi, done = _solve(
         work, inside, [kernel], known.astype(np.uint8), local, weight,
         _smooth(work, inside, magnitude, None, edge_fraction),
-        lambda_, lambda v: (20 * np.sqrt(v / 1000), 0.06 * v), merit, iterations,
+        lambda_, lambda v: (20 * np.sqrt(v / 1000), [0.06 * v]), merit, iterations,
     )  # fmt: skip
     done["edges_from_magnitude"] = magnitude is not None
     return work.back(chi, mask, radians_per_ppm), mask, done
 
 
-def _splittings(lambda_: float, scale: float) -> tuple[float, float]:
-    """Weights of the two splittings; `scale` takes them to another number of rad per ppm.
+def _splittings(lambda_: float, scale: float, terms: int) -> tuple[float, list[float]]:
+    """Weights of the splittings; `scale` takes them to another number of rad per ppm.
 
     Measured on heads with and without texture: these settle region differences soonest. In
     proportion to lambda the data's weight would be too large where lambda is, and the smoothest
-    parts of the map would take twice the iterations.
+    parts of the map would take twice the iterations. The largest sphere passes low spatial
+    frequencies best and takes half the weight of the others: with the same, these overshoot.
     """
     relative = lambda_ / scale
-    return 25 * scale, min(0.2 * relative, 6 * relative**0.5) * scale
+    data = min(0.2 * relative, 6 * relative**0.5) * scale
+    return 25 * scale, [data] * (terms - 1) + [data / 2 if terms > 1 else data]
 
 
 def _check_options(lambda_: float | None, iterations: int) -> None:
@@ -343,7 +351,7 @@ def _solve(
     weight /= weight.dtype.type(np.mean(weight[shell > 0], dtype=float))
     original = weight * weight
     near = smooth[(slice(None), *work.place)]
-    problem = TotalVariation(  # type: ignore[misc]  # splittings gives two numbers
+    problem = TotalVariation(
         work.transform,
         work.voxel_size,
         smooth,

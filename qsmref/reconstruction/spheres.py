@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +43,13 @@ def sphere_weights(radius: float, voxel_size: Sequence[float], samples: int = 12
     """
     if radius <= 0:
         raise ValueError(f"radius must be positive (mm), got {radius}")
-    h = np.asarray(voxel_size, dtype=float)
-    half = np.ceil(radius / h - 0.5).astype(int).clip(0)
+    return _sphere_weights(float(radius), tuple(float(h) for h in voxel_size), samples).copy()
+
+
+@lru_cache(maxsize=16)
+def _sphere_weights(radius: float, voxel_size: tuple[float, ...], samples: int) -> np.ndarray:
+    h = np.asarray(voxel_size)
+    half = _reach(radius, voxel_size)
     axes = [np.arange(-n, n + 1) * s for n, s in zip(half, h, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     ax, ay, az = np.abs(x), np.abs(y), np.abs(z)
@@ -75,6 +81,15 @@ def _equal_moments(weights: np.ndarray, x, y, z) -> np.ndarray:
     # A stencil of neighbours alone may have too few weights to choose from.
     sound = corrected.min() >= 0 and np.ptp(equal) <= 1e-6 * max(equal)
     return corrected if sound else weights
+
+
+def sphere_shape(radius: float, voxel_size: Sequence[float]) -> tuple[int, ...]:
+    """Voxels along each axis that a sphere of `radius` (mm) reaches from the centre of one."""
+    return tuple(int(2 * n + 1) for n in _reach(radius, voxel_size))
+
+
+def _reach(radius: float, voxel_size: Sequence[float]) -> np.ndarray:
+    return np.ceil(radius / np.asarray(voxel_size, float) - 0.5).astype(int).clip(0)
 
 
 def second_moment(radius: float, voxel_size: Sequence[float]) -> float:
