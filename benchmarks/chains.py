@@ -54,6 +54,7 @@ CHAINS = {
 ORACLES = {
     "true local field, single-step": Chain(echo_fit="curved"),
     "true local field, tv": Chain(echo_fit="curved", inversion="tv"),
+    "measured minus true background, single-step": Chain(echo_fit="curved"),
     "measured minus true background, tv": Chain(echo_fit="curved", inversion="tv"),
 }
 

@@ -19,7 +19,7 @@ from .score import pairs, region_means, score
 
 #: Iterations of the two runs whose difference is the cost of one.
 FEW, MANY = 3, 9
-#: Part of the pairs that run between the grid and the mask's box, whose empty lines are skipped: one
+#: Part of the pairs that run between the grid and the box of the mask (empty lines skipped): one
 #: of PDF's two, the pairs of the data terms (three spheres, one dipole) of the ADMM.
 BOXED = {
     "PDF, conjugate gradients": 1 / 2,
