@@ -38,8 +38,11 @@ def bend(seed: int, amount: float = 4.0) -> np.ndarray:
     return amount * field / field.std()
 
 
-def head(seed: int | None = None) -> dict[str, np.ndarray]:
-    """T1-weighted image, brain mask and labels of a head; the seed makes its shape."""
+def head(seed: int | None = None, bone: float = 6.0) -> dict[str, np.ndarray]:
+    """T1-weighted image, brain mask and labels of a head; the seed makes its shape.
+
+    `bone` is how thick (mm) the skull is, dark in every image; the scalp ends 10 mm off the brain.
+    """
     place = coordinates() + (0 if seed is None else bend(seed))
     scale = 1.0 if seed is None else 1 + 0.03 * np.random.default_rng([seed, 1]).standard_normal()
 
@@ -48,6 +51,8 @@ def head(seed: int | None = None) -> dict[str, np.ndarray]:
 
     brain = inside((0, 0, 0), (44, 52, 40)) < 1
     values = np.where(inside((0, 0, 0), (54, 62, 50)) < 1, 40.0, 0.0)
+    # Nothing else ends the brain of a magnitude, whose scalp is brighter than the brain.
+    values[inside((0, 0, 0), (44 + bone, 52 + bone, 40 + bone)) < 1] = 5.0
     values[brain] = 100.0
     values[brain & (inside((0, 0, 0), (36, 44, 33)) > 1)] = 80.0
     values[brain & (inside((0, 0, 8), (6, 20, 10)) < 1)] = 25.0
@@ -84,6 +89,22 @@ def write_names(path: Path) -> None:
     path.write_text("index\tname\n" + rows, encoding="utf-8")
 
 
+def echoes(parts: dict[str, np.ndarray], seed: int) -> list[tuple[float, np.ndarray]]:
+    """Echo times (s) and complex signals (x, y, z) of a head, with noise."""
+    chi = 0.1 * (parts["labels"] > 0)
+    field = tiny.forward_field(chi.astype(np.float32), (VOXEL,) * 3)
+    rng = np.random.default_rng(seed)
+    measured = []
+    for time in tiny.ECHO_TIMES:
+        # Another contrast than that of the T1-weighted image: it is the other way round.
+        signal = np.where(parts["t1w"] > 20, 130 - parts["t1w"], 1) * np.exp(-time / 0.04)
+        turns = 1e-6 * tiny.GAMMA_HZ_PER_T * tiny.FIELD_STRENGTH * field * time
+        signal = signal * np.exp(2j * np.pi * turns)
+        noise = rng.normal(size=SHAPE) + 1j * rng.normal(size=SHAPE)
+        measured.append((time, signal + 0.2 * noise))
+    return measured
+
+
 def write_participant(root: Path, label: str, seed: int, t1w: np.ndarray | None = None) -> dict:
     """Echoes with a magnitude of the same head, a T1-weighted image; a derivative with its mask.
 
@@ -91,15 +112,7 @@ def write_participant(root: Path, label: str, seed: int, t1w: np.ndarray | None 
     """
     parts = head(seed)
     folder = root / f"sub-{label}" / "anat"
-    chi = 0.1 * (parts["labels"] > 0)
-    field = tiny.forward_field(chi.astype(np.float32), (VOXEL,) * 3)
-    rng = np.random.default_rng(seed)
-    for echo, time in enumerate(tiny.ECHO_TIMES, start=1):
-        # Another contrast than that of the T1-weighted image: it is the other way round.
-        signal = np.where(parts["t1w"] > 20, 130 - parts["t1w"], 1) * np.exp(-time / 0.04)
-        turns = 1e-6 * tiny.GAMMA_HZ_PER_T * tiny.FIELD_STRENGTH * field * time
-        signal = signal * np.exp(2j * np.pi * turns)
-        signal = signal + 0.2 * (rng.normal(size=SHAPE) + 1j * rng.normal(size=SHAPE))
+    for echo, (time, signal) in enumerate(echoes(parts, seed), start=1):
         stem = folder / f"sub-{label}_echo-{echo}_part-"
         sidecar = {"EchoTime": time, "MagneticFieldStrength": tiny.FIELD_STRENGTH}
         sidecar |= {"RepetitionTimeExcitation": 0.04, "MTState": False}
