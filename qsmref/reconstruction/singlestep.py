@@ -140,29 +140,8 @@ def single_step(
     work = Grid(mask, voxel_size, padding_mm)
     inside, total, spread, known = phase_units(work, field, mask, noise, radians_per_ppm)
     spread = np.hypot(spread, gradient_noise * _neighbour_difference(total, inside))
-    shell = np.zeros(work.grid, np.uint8)
-    data, weight = np.zeros_like(total), np.zeros_like(total)
     dipole = dipole_kernel(work.grid, voxel_size, b0_dir, total.dtype)
-    kernels = []
-    for index, radius in enumerate(radii):
-        if np.any(np.array(sphere_shape(radius, voxel_size)) > work.shape):
-            kernels.append(dipole)  # not used: the sphere is larger than the mask's box
-            continue
-        sphere = sphere_spectrum(work.grid, voxel_size, radius, total.dtype)
-        fits = known & fitting(inside, sphere, work.transform)
-        shell[fits] = index + 1  # radii ascend: the largest that fits stays
-        filtered = total - spherical_mean(total, sphere, work.transform)
-        squares = weights_spectrum(work.grid, sphere_weights(radius, voxel_size) ** 2, total.dtype)
-        variance = spread**2 + spherical_mean(spread**2, squares, work.transform)
-        data[fits] = filtered[fits]
-        weight[fits] = np.sqrt(1 / variance[fits])
-        kernels.append((1 - sphere) * dipole)
-    used = [i for i in range(len(radii)) if np.any(shell == i + 1)]
-    if not used:
-        raise ValueError(f"no sphere of {radii[0]} mm fits anywhere in the mask")
-    for new, old in enumerate(used):
-        shell[shell == old + 1] = new + 1
-    kernels = [kernels[i] for i in used]
+    radii, kernels, shell, data, weight = _shells(work, radii, inside, total, spread, known, dipole)
     typical = float(1 / np.mean(weight[shell > 0], dtype=float))
     adapt = None
     # Given lambda, the problem is one in rad, whatever a rad is in ppm.
@@ -175,21 +154,61 @@ def single_step(
         adapt = LAMBDA_PER_ROUGHNESS * scale / radians_per_ppm, most
     # The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
     # sphere's second moment.
-    drift = [-second_moment(radii[i], voxel_size) / 6 for i in used] if free_laplacian else None
+    drift = [-second_moment(r, voxel_size) / 6 for r in radii] if free_laplacian else None
     chi, done = _solve(
         work, inside, kernels, shell, data, weight,
         _smooth(work, inside, magnitude, edge_noise, edge_fraction, shell > 0),
-        lambda_, lambda v: _splittings(v, scale, len(used)), merit, iterations, drift, adapt,
+        lambda_, lambda v: _splittings(v, scale, len(radii)), merit, iterations, drift, adapt,
     )  # fmt: skip
-    counts = {f"{radii[i]:g}": int(np.count_nonzero(shell == n + 1)) for n, i in enumerate(used)}
+    counts = {f"{r:g}": int(np.count_nonzero(shell == n + 1)) for n, r in enumerate(radii)}
     done["edges_from_magnitude"] = magnitude is not None
     if "roughness" in done:
         done["roughness"] /= radians_per_ppm
     done["typical_noise"] = typical if noise is not None else None
-    done["radii_used"] = [radii[i] for i in used]
+    done["radii_used"] = radii
     done["shell_voxels"] = counts
     done["voxels_without_data"] = int(np.count_nonzero(inside & (shell == 0)))
     return work.back(chi, mask, radians_per_ppm), mask, done
+
+
+def _shells(work: Grid, radii, inside, total, spread, known, dipole):
+    """The data terms: every voxel in the largest sphere that fits into the mask around it.
+
+    Returns
+    -------
+    radii, kernels : lists
+        Of the spheres that fit anywhere, ascending, with (1 - S) D of each.
+    shell : (x, y, z) uint8 array
+        1 + the index of the voxel's sphere, 0 where none fits or nothing is known.
+    data, weight : (x, y, z) arrays
+        Filtered field (rad), and the inverse of its noise (1/rad).
+    """
+    shell = np.zeros(work.grid, np.uint8)
+    data, weight = np.zeros_like(total), np.zeros_like(total)
+    served, kernels = [], []
+    for radius in radii:
+        if np.any(np.array(sphere_shape(radius, work.voxel_size)) > work.shape):
+            break  # larger than the mask's box
+        sphere = sphere_spectrum(work.grid, work.voxel_size, radius, total.dtype)
+        fits = known & fitting(inside, sphere, work.transform)
+        if not fits.any():
+            break  # nor will a larger one
+        served.append(radius)
+        shell[fits] = len(served)  # radii ascend: the largest that fits stays
+        filtered = total - spherical_mean(total, sphere, work.transform)
+        squares = sphere_weights(radius, work.voxel_size) ** 2
+        squares = weights_spectrum(work.grid, squares, total.dtype)
+        variance = spread**2 + spherical_mean(spread**2, squares, work.transform)
+        data[fits] = filtered[fits]
+        weight[fits] = np.sqrt(1 / variance[fits])
+        kernels.append((1 - sphere) * dipole)
+    if not served:
+        raise ValueError(f"no sphere of {radii[0]} mm fits anywhere in the mask")
+    used = [n for n in range(len(served)) if np.any(shell == n + 1)]
+    shell = np.array([0] + [used.index(n) + 1 if n in used else 0 for n in range(len(served))])[
+        shell
+    ].astype(np.uint8)
+    return [served[n] for n in used], [kernels[n] for n in used], shell, data, weight
 
 
 def total_variation(
