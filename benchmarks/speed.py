@@ -20,10 +20,10 @@ from .score import pairs, region_means, score
 #: Iterations of the two runs whose difference is the cost of one.
 FEW, MANY = 3, 9
 #: Part of the pairs that run between the grid and the box of the mask (empty lines skipped): one
-#: of PDF's two, the pairs of the data terms (three spheres, one dipole) of the ADMM.
+#: of the two of PDF and MEDI, the pairs of the data terms (three spheres, one dipole) of the ADMM.
 BOXED = {
     "PDF, conjugate gradients": 1 / 2,
-    "MEDI, conjugate gradients": 0,
+    "MEDI, conjugate gradients": 1 / 2,
     "single-step, ADMM": 3 / 4,
     "tv, ADMM": 1 / 2,
 }

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from .crop import bounding_box, paste
+from .crop import paste
 from .dipole import dipole_kernel
-from .fft import Transform, good_size
+from .fft import Transform
 from .gradient import edge_mask
 from .jit import numba, parallel_kernel
 from .krylov import conjugate_gradients
+from .singlestep import Grid
 from .spheres import sphere_spectrum, spherical_mean
 
 #: Smooths |x| at zero (rad squared per mm squared).
@@ -91,60 +92,58 @@ def medi(
             "lambda_ must be positive, lambda_csf, smv_radius and padding_mm not negative, got "
             f"{lambda_}, {lambda_csf}, {smv_radius}, {padding_mm}"
         )
-    box = bounding_box(mask)
-    shape = mask[box].shape
-    grid = tuple(
-        good_size(n + 2 * np.ceil(padding_mm / h)) for n, h in zip(shape, voxel_size, strict=True)
-    )
-
-    def on_grid(array):
-        whole = np.zeros(grid, array.dtype)
-        whole[tuple(slice(0, n) for n in shape)] = array[box]
-        return whole
-
-    inside = on_grid(mask)
-    phase = on_grid(np.where(mask, field, 0).astype(field.dtype)) * field.dtype.type(
-        radians_per_ppm
-    )
-    spread = on_grid(np.where(mask, 1 if noise is None else noise, 0).astype(field.dtype))
-    edges = np.ones((3, *grid), bool)
+    work = Grid(mask, voxel_size, padding_mm)
+    inside = work.put(mask)
+    phase = work.put(np.where(mask, field, 0).astype(field.dtype))
+    phase *= field.dtype.type(radians_per_ppm)
+    spread = work.put(np.where(mask, 1 if noise is None else noise, 0).astype(field.dtype))
+    edges = np.ones((3, *work.grid), bool)
     if magnitude is not None:
-        edges = edge_mask(on_grid(magnitude), inside, voxel_size, edge_fraction)
-    transform = Transform(grid)
-    kernel = dipole_kernel(grid, voxel_size, b0_dir, field.dtype)
+        edges = edge_mask(work.put(magnitude), inside, voxel_size, edge_fraction)
+    kernel = dipole_kernel(work.grid, voxel_size, b0_dir, field.dtype)
     if smv_radius > 0:
-        sphere = sphere_spectrum(grid, voxel_size, smv_radius, field.dtype)
-        inside = spherical_mean(inside.astype(field.dtype), sphere, transform) > 0.999
+        sphere = sphere_spectrum(work.grid, voxel_size, smv_radius, field.dtype)
+        kernel *= 1 - sphere
+        inside, phase, spread = _filtered(work, sphere, inside, phase, spread)
         if not inside.any():
             raise ValueError(f"a sphere of {smv_radius} mm fits nowhere in the mask")
-        kernel *= 1 - sphere
-        phase = np.where(inside, phase - spherical_mean(phase, sphere, transform), 0)
-        known = (spread > 0) & np.isfinite(spread)
-        # Spheres around a voxel of unknown noise see one as large as the worst known.
-        square = np.where(on_grid(mask) & ~known, spread[known].max(), spread) ** 2
-        variance = spherical_mean(square, sphere, transform) + square
-        spread = np.where(known, np.sqrt(np.maximum(variance, 0)), 0)
     problem = GaussNewton(
-        transform, kernel, voxel_size, edges, inside, phase, spread, lambda_, merit,
-        None if csf is None else (on_grid(np.asarray(csf) != 0) & inside, lambda_csf),
+        work.transform, work.inner, kernel, voxel_size, edges, inside, phase, spread, lambda_,
+        merit, None if csf is None else (work.put(np.asarray(csf) != 0) & inside, lambda_csf),
     )  # fmt: skip
     x, done = problem.solve(tolerance, max_iterations, cg_tolerance, cg_max_iterations)
     x /= field.dtype.type(radians_per_ppm)
     if problem.csf is not None:
         x -= np.mean(x[problem.csf], dtype=float)
     x[~inside] = 0
-    kept = paste(inside[tuple(slice(0, n) for n in shape)], box, mask.shape)
-    chi = paste(x[tuple(slice(0, n) for n in shape)], box, mask.shape)
-    done |= {"edges_from_magnitude": magnitude is not None, "grid": list(grid)}
-    return chi, kept, {**done, "fft_count": transform.count}
+    kept, chi = (paste(a[work.place], work.box, mask.shape) for a in (inside, x))
+    done |= {"edges_from_magnitude": magnitude is not None, "grid": list(work.grid)}
+    return chi, kept, {**done, "fft_count": work.transform.count + work.inner.count}
+
+
+def _filtered(work: Grid, sphere, inside, phase, spread):
+    """Mask, field and noise after the filter (1 - S) of the data: where the sphere fits."""
+    fits = spherical_mean(inside.astype(phase.dtype), sphere, work.transform) > 0.999
+    filtered = np.where(fits, phase - spherical_mean(phase, sphere, work.transform), 0)
+    known = (spread > 0) & np.isfinite(spread)
+    worst = spread[known].max() if known.any() else 0
+    # Spheres around a voxel of unknown noise see one as large as the worst known.
+    square = np.where(inside & ~known, worst, spread) ** 2
+    variance = spherical_mean(square, sphere, work.transform) + square
+    return fits, filtered, np.where(known, np.sqrt(np.maximum(variance, 0)), 0)
 
 
 class GaussNewton:
-    """Data, weights and operators of one inversion, on the padded grid, in radians."""
+    """Data, weights and operators of one inversion, on the padded grid, in radians.
+
+    `box` is the transform of the box at the start of the grid in which all data lie; products with
+    the weights go through it, so that the grid's empty lines are skipped.
+    """
 
     def __init__(
         self,
         transform: Transform,
+        box: Transform,
         kernel: np.ndarray,
         voxel_size: Sequence[float],
         edges: np.ndarray,
@@ -155,7 +154,8 @@ class GaussNewton:
         merit: bool,
         csf: tuple[np.ndarray, float] | None,
     ):
-        self.transform, self.kernel, self.edges = transform, kernel, edges
+        self.transform, self.box = transform, box
+        self.kernel, self.edges = kernel, edges
         self.inside, self.merit, self.lambda_ = inside, merit, lambda_
         self.dtype = phase.dtype.type
         self.spacing = np.asarray(voxel_size, phase.dtype)
@@ -198,12 +198,13 @@ class GaussNewton:
         change = np.inf
         while iterations < max_iterations and change > tolerance:
             _diffusivity(x, self.edges, self.spacing, self.dtype(_SMOOTHING), diffusion)
-            gradient = self._smooth(x, diffusion)
-            gradient += twice * self.convolve(self.weight2 * np.sin(field - self.phase))
+            gradient = twice * self.convolve(self.weight2 * np.sin(field - self.phase))
+            self._add_smooth(x, diffusion, gradient)
+            weight = twice * self.weight2[tuple(slice(0, n) for n in self.box.shape)]
 
-            def operator(d, diffusion=diffusion):
-                out = self._smooth(d, diffusion)
-                out += twice * self.convolve(self.weight2 * self.convolve(d))
+            def operator(d, diffusion=diffusion, weight=weight):
+                out = self._weigh(d, weight)
+                self._add_smooth(d, diffusion, out)
                 return out
 
             step, cg = conjugate_gradients(
@@ -228,14 +229,22 @@ class GaussNewton:
             "converged": bool(change <= tolerance),
         }
 
-    def _smooth(self, x, diffusion):
-        out = np.empty_like(x)
-        _diffuse(x, diffusion, self.spacing, out)
+    def _weigh(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Convolved, weighted in the box, convolved once more."""
+        spectrum = self.transform.forward(x)
+        _multiply(spectrum, self.kernel)
+        field = self.box.inverse(spectrum)
+        field *= weight
+        spectrum = self.box.forward(field)
+        _multiply(spectrum, self.kernel)
+        return self.transform.inverse(spectrum)
+
+    def _add_smooth(self, x, diffusion, out) -> None:
+        _add_diffused(x, diffusion, self.spacing, out)
         if self.csf is not None:
             values = x[self.csf]
             centred = values - np.mean(values, dtype=float).astype(x.dtype)
             out[self.csf] += self.dtype(self.lambda_csf) * (centred - centred.mean())
-        return out
 
     def _reweight(self, field) -> None:
         """MERIT: noise grows with the square of a residual beyond six standard deviations."""
@@ -282,8 +291,8 @@ def _diffusivity(x, edges, spacing, smoothing, out):
 
 
 @parallel_kernel
-def _diffuse(x, diffusion, spacing, out):
-    """Adjoint gradient of the weighted gradient of x, in one pass."""
+def _add_diffused(x, diffusion, spacing, out):
+    """Add the adjoint gradient of the weighted gradient of x, in one pass."""
     nx, ny, nz = x.shape
     for i in numba.prange(nx):
         for j in range(ny):
@@ -302,4 +311,4 @@ def _diffuse(x, diffusion, spacing, out):
                     value += diffusion[2, i, j, k - 1] * (here - x[i, j, k - 1])
                 if k + 1 < nz:
                     value -= diffusion[2, i, j, k] * (x[i, j, k + 1] - here)
-                out[i, j, k] = value
+                out[i, j, k] += value

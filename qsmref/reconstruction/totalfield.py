@@ -75,6 +75,7 @@ padding_mm
         smooth &= edge_mask(work.put(magnitude), inside, voxel_size, edge_fraction)
     problem = GaussNewton(
         work.transform,
+        work.inner,
         dipole_kernel(work.grid, voxel_size, b0_dir, field.dtype),
         voxel_size, smooth, inside, total, spread, lambda_, merit, None,
     )  # fmt: skip
@@ -83,4 +84,5 @@ padding_mm
         tolerance, max_iterations, cg_tolerance, cg_max_iterations, lambda r: square * r
     )
     done |= {"edges_from_magnitude": magnitude is not None, "grid": list(work.grid)}
-    return work.back(x, mask, radians_per_ppm), mask, {**done, "fft_count": work.transform.count}
+    done["fft_count"] = work.transform.count + work.inner.count
+    return work.back(x, mask, radians_per_ppm), mask, done
