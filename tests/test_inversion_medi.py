@@ -33,7 +33,8 @@ class Objective:
         self.kernel = dipole_kernel(self.grid, self.size, OBLIQUE, np.float64)
         self.csf = self.inside & (rng.random(self.grid) < 0.2)
         self.problem = GaussNewton(
-            Transform(self.grid), Transform(self.grid), self.kernel, self.size, self.edges, self.inside, self.phase,
+            Transform(self.grid), Transform(self.grid), self.kernel, self.size, self.edges,
+            self.inside, self.phase,
             self.spread, self.lambda_, False, (self.csf, 7.0),
         )  # fmt: skip
 
