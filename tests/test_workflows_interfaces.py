@@ -232,6 +232,13 @@ def test_parameters_are_checked_against_the_method():
         check_parameters("inversion", "single-step", {"radii": 3.0})
     with pytest.raises(ValueError, match="max_iterations is 'many'"):
         check_parameters("background", "pdf", {"max_iterations": "many"})
+    # A parameter that is found from the data by default is a number where it is given.
+    check_parameters("inversion", "single-step", {"lambda_": None, "edge_fraction": 0.9})
+    for value in ("x", True, (1.0,)):
+        with pytest.raises(ValueError, match="lambda_ is .*, where a number is expected"):
+            check_parameters("inversion", "single-step", {"lambda_": value})
+    with pytest.raises(ValueError, match="iterations is None, where something like 60"):
+        check_parameters("inversion", "single-step", {"iterations": None})
 
 
 def test_sloppy_cuts_iterations_but_not_what_is_given():

@@ -79,14 +79,15 @@ def check_parameters(step: str, method: str, given: Mapping[str, Any]) -> None:
             )
         if not _fits(value, valid[name]):
             raise ValueError(
-                f"{step} {method}: {name} is {value!r}, where something like {valid[name]!r} is "
-                "expected (a list of one number ends with a comma)"
+                f"{step} {method}: {name} is {value!r}, where {_wanted(valid[name])} is expected "
+                "(a list of one number ends with a comma)"
             )
 
 
 def _fits(value: Any, default: Any) -> bool:
-    if default is None or value is None:
-        return True
+    if default is None:
+        # Every parameter that is found from the data by default is a number.
+        return value is None or _fits(value, 0.0)
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, int | float):
@@ -94,6 +95,10 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, tuple | list):
         return isinstance(value, tuple | list)
     return isinstance(value, type(default))
+
+
+def _wanted(default: Any) -> str:
+    return "a number" if default is None else f"something like {default!r}"
 
 
 def with_few_iterations(step: str, method: str, given: Mapping[str, Any]) -> dict[str, Any]:
