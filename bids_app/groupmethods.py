@@ -60,8 +60,9 @@ def comparison_sentences(
     if "audit" in tables:
         told.append("The comparison was repeated under every reference.")
     if "survival" in tables:
-        count = len(facts.get("coverages", ()))
-        told.append(f"It was repeated under {count} masks of other coverage.")
+        others = sum(any(cover) for cover in facts["coverages"])
+        masks = f"{others} masks" if others > 1 else "a mask"
+        told.append(f"It was repeated under {masks} of other coverage.")
     if "outliers" in tables and (tables["outliers"]["n"] > 0).any():
         told.append(
             f"Differences further than {LIMIT:g} robust SD from the median of the group are told "

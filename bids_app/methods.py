@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ _SPACES = {
     "template": "in the space of the template, brought to the grid of the map",
     "T1w": "in the space of the T1-weighted image, brought to the grid of the map",
 }
+#: Keys of a sidecar that a text says once for all maps that share it.
+_SAID_ONCE = ("EchoTime", "PhaseSign", "EstimationAlgorithm", "SusceptibilityReference")
 #: Runs that a heading names.
 _MOST_NAMES = 4
 
@@ -96,13 +99,15 @@ def methods_text(results: Sequence[Result], more: Sequence[str] = ()) -> str:
 def _kind(result: Result) -> str:
     """What two maps must have in common to share their sentences."""
     sidecar = result.get("sidecar", {})
-    methods = {k: v.get("method") for k, v in sidecar.get("Processing", {}).items()}
+    steps = sidecar.get("Processing", {})
     alike = {
         "acquisition": {k: v for k, v in acquisition_of([sidecar]).items() if "Element" not in k},
-        "echoes": sidecar.get("EchoTime"),
-        "methods": methods,
+        "said": {key: sidecar.get(key) for key in _SAID_ONCE},
+        "methods": {k: v.get("method") for k, v in steps.items()},
+        "phase": _phase_correction(steps.get("PhaseCorrection", {})),
         "registration": _registration(result),
         "atlases": sorted(result.get("measured", {})),
+        "swept": [name for name, _ in _swept(result)],
     }
     return json.dumps(alike, sort_keys=True, default=str)
 
@@ -197,24 +202,25 @@ def _reconstruction(members: Sequence[Result]) -> list[str]:
         made = f" Its sidecar names the algorithm {plain(told)}." if told else ""
         return [sentence("regions", "imported") + made]
     sentences = []
-    scale = sidecar.get("PhaseScale")
+    scale = pooled(member["sidecar"].get("PhaseScale") for member in members)
     if scale:
-        sign = sidecar.get("PhaseSign", 1)
-        turned = ", with the sign turned" if sign == -1 else ""
-        sentences.append(f"Phase values are {plain(scale)}{turned}.")
+        turned = ", with the sign turned" if sidecar.get("PhaseSign", 1) == -1 else ""
+        sentences.append(f"Phase values are {scale}{turned}.")
     for step, name in STEPS.items():
         infos = [processing[step] for processing in processings if step in processing]
         if not infos:
             continue
-        given = {key: pooled(parameters(i).get(key) for i in infos) for key in parameters(infos[0])}
+        told = [parameters(info) for info in infos]
+        keys = dict.fromkeys(key for each in told for key in each)
+        given = {key: pooled(each.get(key) for each in told) for key in keys}
         method, rest = str(infos[0].get("method", "")), in_words(given)
         if step in _SECTIONS and is_known(_SECTIONS[step], method):
             sentences.append(sentence(_SECTIONS[step], method, rest))
         elif step == "PhaseCorrection":
             sentences += _phase_correction(infos[0])
         else:
-            told = "; ".join(filter(None, (method, rest)))
-            sentences.append(f"{name}{f': {told}' if told else ''}.")
+            words = "; ".join(filter(None, (method, rest)))
+            sentences.append(f"{name}{f': {words}' if words else ''}.")
     return sentences
 
 
@@ -281,20 +287,20 @@ def _analysis(members: Sequence[Result]) -> list[str]:
         for name, mean, sd in reference_values(member["sidecar"]):
             values.setdefault(name, []).append((mean, sd))
     if values:
-        words = [f"{name} {_mean_and_sd(each)} ppb" for name, each in values.items()]
-        of = "mean ± SD of the voxels" if len(members) == 1 else "mean ± SD over maps"
-        sentences.append(f"Relative to the mean of the whole brain: {', '.join(words)} ({of}).")
-    swept = [
-        paths["coverage_tsv"]
-        for member in members
-        for paths in member.get("files", {}).get("atlases", {}).values()
-        if "coverage_tsv" in paths
-    ]
+        words = [f"{name} {_mean_and_sd(each)}" for name, each in values.items()]
+        sentences.append(f"Relative to the mean of the whole brain: {', '.join(words)}.")
+    swept = _swept(members[0])
     if swept:
-        masks = masks_of(read_tsv(swept[0]))
+        masks = masks_of(read_tsv(swept[0][1]))
         words = ", ".join(mask_in_words(*mask) for mask in masks if any(mask))
         sentences.append(sentence("regions", "coverage", words))
     return sentences
+
+
+def _swept(result: Result) -> list[tuple[str, Path]]:
+    """Atlases of a map that a sweep of masks was made with, and their tables of it."""
+    atlases = result.get("files", {}).get("atlases", {})
+    return [(n, paths["coverage_tsv"]) for n, paths in atlases.items() if "coverage_tsv" in paths]
 
 
 def _labels(each: Sequence[Mapping[str, Any]]) -> str:
@@ -308,9 +314,10 @@ def _labels(each: Sequence[Mapping[str, Any]]) -> str:
 
 def _mean_and_sd(each: Sequence[tuple[float, float]]) -> str:
     if len(each) == 1:
-        return f"{number(each[0][0])} ± {number(each[0][1])}"
+        return f"{number(each[0][0])} ± {number(each[0][1])} ppb (mean ± SD of the voxels)"
     means = [mean for mean, _ in each]
-    return f"{number(np.mean(means))} ± {number(np.std(means, ddof=1))}"
+    spread = f"{number(np.mean(means))} ± {number(np.std(means, ddof=1))} ppb"
+    return f"{spread} (mean ± SD over {len(each)} maps)"
 
 
 def _software(results: Sequence[Result]) -> list[str]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from qsmref.anatomy import MAP_SPACE, THROUGH_T1W
 from qsmref.files import read_json
 from qsmref.index import read_description
 from qsmref.metadata import parse_name
 from qsmref.settings import Settings
-from qsmref.templates import image_at_hand
+from qsmref.templates import image_at_hand, label_of_template
 
 
 class Datasets:
@@ -39,7 +40,9 @@ class Datasets:
         scheme, _, rest = str(uri).partition(":")
         dataset, _, name = rest.partition(":")
         root = self._roots.get(dataset)
-        if scheme != "bids" or root is None or not name or ".." in Path(name).parts:
+        if scheme != "bids" or root is None or not name:
+            return None
+        if Path(name).is_absolute() or ".." in Path(name).parts:
             return None
         path = root / name
         return path if path.is_file() else None
@@ -81,7 +84,10 @@ def find_originals(
         found["phase_first"] = phases[0]
     if len(phases) > 1:
         found["phase_last"] = phases[-1]
-    registration = _registration(datasets, anat, prefix, settings)
+    told = sidecar.get("Registration")
+    registration = (
+        _registration(datasets, anat, prefix, told, settings) if isinstance(told, Mapping) else {}
+    )
     if registration:
         found["registration"] = registration
     return found
@@ -93,35 +99,44 @@ def _listed(sidecar: Mapping[str, Any]) -> Iterable[Any]:
 
 
 def _registration(
-    datasets: Datasets, anat: Path, prefix: str, settings: Settings | None
+    datasets: Datasets,
+    anat: Path,
+    prefix: str,
+    told: Mapping[str, Any],
+    settings: Settings | None,
 ) -> dict[str, Path]:
-    made: dict[str, Path] = {}
-    sources: list[Path] = []
+    """Images and transforms of the registration that a sidecar tells of.
+
+    Those of another template, or of an earlier run that went another way, may lie beside them.
+    """
+    template = settings.template if settings is not None else None
+    through_t1w = told.get("Through") == THROUGH_T1W
+    middle = "T1w" if through_t1w else MAP_SPACE
+    ways = {(MAP_SPACE, "T1w"): "map_to_t1w"} if through_t1w else {}
+    if template is not None:
+        ways[(label_of_template(template), middle)] = "template_to_map"
+    own: dict[str, Path] = {}
+    given: dict[str, Path] = {}
     for path in sorted(anat.glob(f"{prefix}_from-*_mode-image_xfm.*")):
-        if path.suffix == ".json":
-            listed = map(datasets.file, _listed(read_json(path)))
-            sources += [source for source in listed if source is not None]
+        if path.suffix != ".json":
+            own |= _kind_of_transform(path, ways)
             continue
-        made |= _kind_of_transform(path)
-    for source in sources:
-        name = parse_name(source)
-        if name.suffix == "T1w":
-            made.setdefault("t1w", source)
-        elif name.suffix == "xfm":
-            # Those of a derivative, which are not written again.
-            made = _kind_of_transform(source) | made
-    if settings is not None and settings.template is not None and "template_to_map" in made:
-        template = image_at_hand(settings.template)
-        if template is not None:
-            made["template"] = template
-    return made
+        for source in map(datasets.file, _listed(read_json(path))):
+            suffix = None if source is None else parse_name(source).suffix
+            if suffix == "T1w":
+                given.setdefault("t1w", source)
+            elif suffix == "xfm":
+                # Those of a derivative, which are not written again.
+                given |= _kind_of_transform(source, ways)
+    for step, kind in (("MapToT1w", "map_to_t1w"), ("ToTemplate", "template_to_map")):
+        if told.get(step) == "precomputed":
+            own.pop(kind, None)
+    made = given | own
+    image = image_at_hand(template) if template is not None and "template_to_map" in made else None
+    return made if image is None else made | {"template": image}
 
 
-def _kind_of_transform(path: Path) -> dict[str, Path]:
-    origin = parse_name(path).entities.get("from")
-    target = parse_name(path).entities.get("to")
-    if (origin, target) == ("MEGRE", "T1w"):
-        return {"map_to_t1w": path}
-    if target in ("T1w", "MEGRE"):
-        return {"template_to_map": path}
-    return {}
+def _kind_of_transform(path: Path, ways: Mapping[tuple[str, str], str]) -> dict[str, Path]:
+    entities = parse_name(path).entities
+    kind = ways.get((entities.get("from", ""), entities.get("to", "")))
+    return {} if kind is None else {kind: path}

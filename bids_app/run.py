@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import qsmref
@@ -50,10 +50,11 @@ def _prepare(settings: Settings) -> None:
         ) from error
 
 
-def _unexpected(error: Exception, output_dir: Path) -> Problem:
+def _unexpected(error: Exception, output_dir: Path, subject: str = "") -> Problem:
     """An error in this program, as a problem; the traceback goes to a file."""
     sentence = f"unexpected {type(error).__name__}: {error}"
-    path = output_dir / "logs" / f"crash-qsmref-{os.getpid()}.txt"
+    whose = f"-sub-{subject}" if subject else ""
+    path = output_dir / "logs" / f"crash-qsmref{whose}-{os.getpid()}.txt"
     try:
         files.write_text(path, "".join(traceback.format_exception(error)))
     except OSError:
@@ -61,7 +62,7 @@ def _unexpected(error: Exception, output_dir: Path) -> Problem:
         traceback.print_exception(error)
     else:
         sentence += f" (details: {path})"
-    return Problem("", sentence, ExitCode.INTERNAL)
+    return Problem(subject, sentence, ExitCode.INTERNAL, "report" if subject else "start")
 
 
 def _participant_level(command: Command) -> tuple[int, int, list[Problem]]:
@@ -167,15 +168,26 @@ def _run(command, runs, subjects, problems) -> list[Problem]:
     for subject in subjects:
         mine = [p for p in [*problems, *found] if p.subject == subject]
         done = [r for r in completed if r.subject == subject]
-        try:
-            _conclude(output_dir, subject, done, mine, settings)
-        except OSError:
-            raise  # a disk that is full is full for everybody
-        except Exception as error:
-            # A page that cannot be made takes nothing from the other participants.
-            sentence = _unexpected(error, output_dir).sentence
-            found.append(Problem(subject, sentence, ExitCode.INTERNAL, "report"))
+        found += _apart(output_dir, subject, _conclude, done, mine, settings)
     return found
+
+
+def _apart(output_dir: Path, subject: str, step: Callable, *arguments) -> list[Problem]:
+    """Do ``step(output_dir, subject, ...)``; its failure takes nothing from other participants."""
+    try:
+        step(output_dir, subject, *arguments)
+        return []
+    except DataError as error:
+        problem = Problem(subject, str(error), error.code, "report")
+    except OSError as error:
+        if error.errno is not None:
+            raise  # a disk that is full is full for everybody
+        # What is no error of the system is a damaged file, such as gzip tells of.
+        problem = Problem(subject, io_sentence(error), ExitCode.IO_ERROR, "report")
+    except Exception as error:
+        problem = _unexpected(error, output_dir, subject)
+    _error(str(problem))
+    return [problem]
 
 
 def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
@@ -260,9 +272,7 @@ def _write_methods(output_dir: Path, subject: str, results) -> None:
 
 def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
     """Write the reports of the participants that have results."""
-    from .dataset import read_status, recorded_subjects
-    from .report import write_participant_report
-    from .results import collect_results, recorded_settings
+    from .dataset import recorded_subjects
 
     output_dir = command.output_dir
     recorded = recorded_subjects(output_dir)
@@ -274,15 +284,25 @@ def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
         if subject not in recorded:
             sentence = f"{output_dir} has no results of this participant."
             problems.append(Problem(subject, sentence, ExitCode.MISSING_INPUT))
+            _error(str(problems[-1]))
             continue
-        status = read_status(output_dir, subject)
-        told = [Problem.from_dict(p) for p in status.get("problems", [])]
-        settings = recorded_settings(status)
-        results = collect_results(output_dir, subject, settings)
-        write_participant_report(output_dir, subject, results, settings, told)
-        _write_methods(output_dir, subject, results)
-        print(f"sub-{subject}: report written", flush=True)
+        problems += _apart(output_dir, subject, _report_again)
     return len(wanted) - len(problems), len(wanted), problems
+
+
+def _report_again(output_dir: Path, subject: str) -> None:
+    """Write the report of a participant from what its status says."""
+    from .dataset import read_status
+    from .report import write_participant_report
+    from .results import collect_results, recorded_settings
+
+    status = read_status(output_dir, subject)
+    told = [Problem.from_dict(p) for p in status.get("problems", [])]
+    settings = recorded_settings(status)
+    results = collect_results(output_dir, subject, settings)
+    write_participant_report(output_dir, subject, results, settings, told)
+    _write_methods(output_dir, subject, results)
+    print(f"sub-{subject}: report written", flush=True)
 
 
 def _boilerplate_only(command: Command) -> tuple[int, int, list[Problem]]:

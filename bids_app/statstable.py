@@ -11,8 +11,6 @@ import pandas as pd
 from qsmref import tables
 from qsmref.analysis.tables import TableError
 
-#: What ``--decimal`` may be.
-DECIMALS = ("point", "comma")
 #: Column that names the rows of a table without a column of participants.
 ROWS = "row"
 

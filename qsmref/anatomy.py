@@ -14,6 +14,8 @@ T1W_USE = ("auto", "required", "ignore")
 
 #: What transforms call the space of a map.
 MAP_SPACE = "MEGRE"
+#: How a sidecar says that a map goes to the template by way of a T1-weighted image.
+THROUGH_T1W = "the T1-weighted image"
 
 
 @dataclass(frozen=True)

@@ -148,8 +148,6 @@ def read_cells(path: str | os.PathLike) -> pd.DataFrame:
     if len(rows) < 2:
         raise DataError(f"{path.name} has no rows below its first line.")
     keep = [k for k, name in enumerate(names) if name]
-    if not keep:
-        raise DataError(f"{path.name} has no names of columns in its first line.")
     columns = {names[k]: [row[k] for row in rows[1:]] for k in keep}
     return pd.DataFrame(columns, dtype=object)
 

@@ -97,6 +97,15 @@ def image_at_hand(given: str) -> Path | None:
     return next((path for path in found if path is not None), None)
 
 
+def label_of_template(given: str) -> str:
+    """Label of the space of what ``--template`` names, whether or not it is there.
+
+    >>> label_of_template("MNI152NLin2009cAsym:res-2"), label_of_template("group/my_head.nii")
+    ('MNI152NLin2009cAsym', 'myhead')
+    """
+    return label_of(given) if _is_path(given) else given.partition(":")[0]
+
+
 def _is_path(given: str) -> bool:
     return given.endswith((".nii", ".nii.gz")) or os.sep in given or Path(given).is_file()
 

@@ -204,6 +204,26 @@ def test_reports_need_results(dataset, run):
     assert done.code == ExitCode.MISSING_INPUT
 
 
+def test_a_report_that_cannot_be_made_takes_none_from_the_others(dataset, run):
+    done = run(dataset / "bids", *regions(dataset))
+    anat = done.output_dir / "sub-01" / "anat"
+    sidecar = anat / "sub-01_desc-unreferenced_Chimap.json"
+    kept = sidecar.read_text(encoding="utf-8")
+    sidecar.write_text(json.dumps({**json.loads(kept), "Processing": "odd"}), encoding="utf-8")
+    done = run(dataset / "bids", "--reports-only")
+    assert done.code == ExitCode.SOME_FAILED
+    assert "sub-02: report written" in done.out and "1 of 2 participants finished" in done.last
+    assert "sub-01: unexpected AttributeError" in done.err
+    (crash,) = (done.output_dir / "logs").glob("crash-qsmref-sub-01-*.txt")
+    assert "Traceback" in crash.read_text(encoding="utf-8")
+    sidecar.write_text(kept, encoding="utf-8")
+    image = anat / "sub-01_desc-brain_mask.nii.gz"
+    image.write_bytes(b"no gzip")
+    done = run(dataset / "bids", "--reports-only", "--participant-label", "01", "02", "03")
+    assert "sub-02: report written" in done.out and "1 of 3 participants finished" in done.last
+    assert "sub-01: " in done.err and "sub-03: " in done.err
+
+
 def test_graph_and_resource_monitor(dataset, run, tmp_path):
     flags = ["--participant-label", "01", *regions(dataset), "--write-graph", "-v"]
     done = run(dataset / "bids", *flags, "--resource-monitor", "--random-seed", "4")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pandas as pd
 import pytest
 from test_report import make_result
 
@@ -144,6 +145,32 @@ def test_maps_made_alike_share_sentences_with_ranges(result):
     assert "## sub-01_run-1" in text and "## sub-02" in text
 
 
+def test_what_only_some_maps_have_is_not_said_of_all(result):
+    other = copy.deepcopy(result)
+    other["sidecar"]["Processing"]["Inversion"]["csf_lambda"] = 100.0
+    other["sidecar"]["PhaseScale"] = "0 to 4095 mean -pi to pi, declared by the user"
+    text = methods_text([result, other])
+    assert "merit yes; csf lambda 100)" in text
+    assert "Phase values are radians, as the sidecars say or 0 to 4095 mean" in text
+    assert "csf 1.2 ± 0.0 ppb (mean ± SD over 2 maps)" in text
+    del other["sidecar"]["ReferenceStatistics"]
+    assert "csf 1.2 ± 4.5 ppb (mean ± SD of the voxels)" in methods_text([result, other])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PhaseSign": -1},
+        {"SusceptibilityReference": "csf"},
+        {"Processing": {**PROCESSING, "PhaseCorrection": {"offset": "mcpc-3d-s"}}},
+    ],
+)
+def test_maps_of_other_phase_or_zero_have_their_own_sentences(result, changes):
+    other = copy.deepcopy(result)
+    other["sidecar"] |= changes
+    assert methods_text([result, other]).count("## Reconstruction") == 2
+
+
 def test_maps_of_other_programs_claim_no_reconstruction(result):
     imported = without(result, "Processing", "PhaseScale", *ACQUIRED)
     imported["sidecar"]["EstimationAlgorithm"] = "their own"
@@ -180,6 +207,12 @@ def test_a_comparison_is_told_as_it_was_made():
     assert "17 participants (9 patient, 8 control)" in told
     assert "a linear model with covariates, adjusted for age" in told
     assert "Hotelling" not in told and "masks" not in told
+
+
+def test_the_whole_mask_is_not_of_other_coverage():
+    facts = {"n": 9, "coverages": [[0, 0], [0, 2], [4, 0]]}
+    tables = {"survival": pd.DataFrame()}
+    assert "under 2 masks of other coverage" in " ".join(comparison_sentences("A", facts, tables))
 
 
 def test_a_reference_without_a_voxel_has_no_value():

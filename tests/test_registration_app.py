@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import heads
@@ -66,6 +67,18 @@ def test_transforms_lead_from_the_template_to_the_map(world, finished, label, mi
     warped = resample(labels, chimap, way, invert, "label")
     for region in heads.PARTS:
         assert dice(warped == region, world[1][label]["labels"] == region) > 0.75
+
+
+@pytest.mark.parametrize(
+    ("label", "pairs"),
+    [
+        ("01", ["magnitude and T1-weighted image", "T1-weighted image and template"]),
+        ("02", ["magnitude and template"]),
+    ],
+)
+def test_the_page_shows_the_registrations_that_were_made(finished, label, pairs):
+    text = (finished / "out" / f"sub-{label}.html").read_text(encoding="utf-8")
+    assert re.findall(r"<h3>Registration: ([^<]*)</h3>", text) == pairs
 
 
 def test_every_sidecar_says_how_it_was_registered(finished):

@@ -17,11 +17,13 @@ from test_report import AFFINE, Page, make_result, write
 
 from bids_app import viewer
 from bids_app.crashes import crash_text
-from bids_app.originals import Datasets
+from bids_app.originals import Datasets, find_originals
 from bids_app.pictures import View
 from bids_app.sweeptable import sweep_table
 from qsmref import images
+from qsmref.anatomy import THROUGH_T1W
 from qsmref.problems import ExitCode, Problem
+from qsmref.settings import Settings
 from qsmref.tables import write_tsv
 
 
@@ -186,6 +188,7 @@ def test_sources_are_found_by_their_uris_and_nowhere_else(tmp_path):
     assert datasets.file("bids::secret") == tmp_path / "secret"
     for uri in (
         "bids:raw:../secret",
+        f"bids:raw:{tmp_path / 'secret'}",
         "bids:raw:b.nii.gz",
         "bids:far:a",
         "bids:odd:a",
@@ -194,6 +197,47 @@ def test_sources_are_found_by_their_uris_and_nowhere_else(tmp_path):
         None,
     ):
         assert datasets.file(uri) is None
+
+
+def originals(folder: Path, **told) -> dict[str, str]:
+    """Names of the files of the registration that a sidecar tells of."""
+    settings = Settings.from_preset("default", template=str(folder / "tpl-round_T1w.nii.gz"))
+    sidecar = {"Registration": told}
+    found = find_originals(folder, folder / "sub-01" / "anat", "sub-01", sidecar, settings)
+    return {kind: path.name for kind, path in found.get("registration", {}).items()}
+
+
+def test_transforms_of_other_templates_and_ways_are_left_alone(tmp_path):
+    anat = tmp_path / "sub-01" / "anat"
+    anat.mkdir(parents=True)
+    (tmp_path / "raw").mkdir()
+    given = "sub-01_from-round_to-T1w_mode-image_desc-given_xfm.h5"
+    t1w = "sub-01_T1w.nii.gz"
+    for path in (tmp_path / "tpl-round_T1w.nii.gz", tmp_path / "raw" / t1w, tmp_path / given):
+        path.write_text("x")
+    for way in (
+        "from-round_to-T1w",
+        "from-zebra_to-T1w",
+        "from-round_to-MEGRE",
+        "from-T1w_to-round",
+    ):
+        (anat / f"sub-01_{way}_mode-image_xfm.h5").write_text("x")
+    (anat / "sub-01_from-MEGRE_to-T1w_mode-image_xfm.txt").write_text("x")
+    tiny.write_json(
+        anat / "sub-01_from-MEGRE_to-T1w_mode-image_xfm.json",
+        {"Sources": [f"bids::raw/{t1w}", f"bids::{given}"]},
+    )
+    rigid = {"t1w": t1w, "map_to_t1w": "sub-01_from-MEGRE_to-T1w_mode-image_xfm.txt"}
+    head = {"template": "tpl-round_T1w.nii.gz"}
+    own = {"template_to_map": "sub-01_from-round_to-T1w_mode-image_xfm.h5"}
+    assert originals(tmp_path, Through=THROUGH_T1W, ToTemplate={}) == rigid | head | own
+    found = originals(tmp_path, Through=THROUGH_T1W, ToTemplate="precomputed")
+    assert found == rigid | head | {"template_to_map": given}
+    found = originals(tmp_path, Through="the magnitude alone", ToTemplate={})
+    own = {"template_to_map": "sub-01_from-round_to-MEGRE_mode-image_xfm.h5"}
+    assert found == {"t1w": t1w} | head | own
+    found = find_originals(tmp_path, anat, "sub-01", {}, Settings.from_preset("default"))
+    assert "registration" not in found
 
 
 def test_what_has_moved_is_said(result, tmp_path):

@@ -9,6 +9,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from .. import engines
+from ..anatomy import THROUGH_T1W
 from ..interfaces import registration as steps
 from .citations import sentence
 from .engine import Node, Workflow, make_node
@@ -100,7 +101,7 @@ def init_registration_wf(
     plan = _Plan(workflow, inputs, outputs, {"shape": shape, "random_seed": random_seed})
     plan.content = {"Engine": engine, "Software": engines.versions(engine)}
     if t1w:
-        plan.content["Through"] = "the T1-weighted image"
+        plan.content["Through"] = THROUGH_T1W
         add = _add_t1w_fsl if engine == "fsl" else _add_t1w_ants
         need_brain = template and not t1w_to_template_given
         add(plan, t1w_preprocessed, t1w_mask_given, map_to_t1w_given, need_brain)
