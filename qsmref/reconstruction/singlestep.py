@@ -370,6 +370,7 @@ def _solve(
     weight /= weight.dtype.type(np.mean(weight[shell > 0], dtype=float))
     original = weight * weight
     near = smooth[(slice(None), *work.place)]
+    mu_gradient, mu_data = splittings(lambda_)
     problem = TotalVariation(
         work.transform,
         work.voxel_size,
@@ -379,7 +380,8 @@ def _solve(
         data,
         original,
         lambda_,
-        *splittings(lambda_),
+        mu_gradient,
+        mu_data,
         drift=drift,
         box=work.inner,
     )
