@@ -21,13 +21,16 @@ def check_links(output_dir: Path) -> None:
         When a link among the folders leads out of `output_dir`.
     """
     root = os.path.realpath(output_dir)
-    with os.scandir(output_dir) as entries:
-        links = [entry.path for entry in entries if entry.is_symlink() and entry.is_dir()]
+    links: list[str] = []
+    # Below the folders of participants the step that writes a result looks for itself.
+    for folder in filter(os.path.isdir, (output_dir, Path(output_dir) / "logs")):
+        with os.scandir(folder) as entries:
+            links += [entry.path for entry in entries if entry.is_symlink() and entry.is_dir()]
     for link in links:
-        target = os.path.realpath(link)
+        target, name = os.path.realpath(link), shown(os.path.relpath(link, output_dir))
         if os.path.commonpath([root, target]) != root:
             raise DataError(
-                f"{shown(os.path.basename(link))} in OUTPUT_DIR is a link that leads out of "
-                f"OUTPUT_DIR ({target}); put the folder itself there, or choose another one.",
+                f"{name} in OUTPUT_DIR is a link that leads out of OUTPUT_DIR ({target}); put "
+                "the folder itself there, or choose another one.",
                 ExitCode.CANNOT_CREATE,
             )

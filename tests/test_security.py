@@ -133,11 +133,13 @@ def test_labels_from_the_command_line_stay_in_place(tmp_path, run, label, capfd)
     assert not (tmp_path / "out").exists()
 
 
-def test_links_in_results_lead_nowhere_else(tmp_path, run):
+@pytest.mark.parametrize("name", ["sub-01", "logs", "logs/methods", "logs/status"])
+def test_links_in_results_lead_nowhere_else(tmp_path, run, name):
     tiny.make_dataset(tmp_path / "bids")
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "sub-01").symlink_to(tmp_path / "elsewhere")
+    link = tmp_path / "out" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere")
     done = run(tmp_path / "bids")
     assert done.code == ExitCode.CANNOT_CREATE
     assert "leads out of OUTPUT_DIR" in done.last
