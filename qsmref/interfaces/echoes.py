@@ -21,46 +21,15 @@ from ..reconstruction.romeo import phase_quality
 from .base import InputSpec, Interface
 
 
-class _LoadEchoesInput(InputSpec):
-    magnitude = InputMultiObject(File(exists=True), mandatory=True, desc="an image of each echo")
-    phase = InputMultiObject(File(exists=True), mandatory=True, desc="or one of several echoes")
-    phase_low = traits.Float(desc="stored value that means -pi; undefined for radians")
-    phase_high = traits.Float(desc="stored value that means pi; undefined for radians")
-    phase_declared = traits.Bool(False, usedefault=True, desc="the user vouches for radians")
-    phase_sign = traits.Enum(1, -1, usedefault=True, desc="factor for the phase")
-
-
-class _LoadEchoesOutput(TraitedSpec):
-    magnitude = File(desc="(x, y, z, echo)")
-    phase = File(desc="(x, y, z, echo), rad")
-    combined = File(desc="root of the sum of squares of the magnitude over echoes")
-
-
-class LoadEchoes(Interface):
-    """Read the echoes, check every voxel, and bring the phase to radians."""
-
-    input_spec = _LoadEchoesInput
-    output_spec = _LoadEchoesOutput
-
-    def _compute(self, folder: Path) -> None:
-        like = nib.load(self.inputs.magnitude[0])
-        magnitude = voxels.read_magnitude(self.inputs.magnitude)
-        self._save("magnitude", magnitude, folder, like)
-        self._save("combined", voxels.combine_echoes(magnitude), folder, like)
-        del magnitude
-        low, high = self._optional("phase_low"), self._optional("phase_high")
-        phase = voxels.read_phase(self.inputs.phase, low, high, self.inputs.phase_declared)
-        phase *= self.inputs.phase_sign
-        self._save("phase", phase, folder, like)
-
-
 class _CombineInput(InputSpec):
-    magnitude = InputMultiObject(File(exists=True), mandatory=True, desc="one image per echo")
+    magnitude = InputMultiObject(
+        File(exists=True), mandatory=True, desc="images of an echo or of several"
+    )
 
 
 class _CombineOutput(TraitedSpec):
     magnitude = File(desc="(x, y, z, echo)")
-    combined = File(desc="root of the sum of squares over echoes")
+    combined = File(desc="root of the sum of squares of the magnitude over echoes")
 
 
 class CombineMagnitudes(Interface):
@@ -74,6 +43,32 @@ class CombineMagnitudes(Interface):
         magnitude = voxels.read_magnitude(self.inputs.magnitude)
         self._save("magnitude", magnitude, folder, like)
         self._save("combined", voxels.combine_echoes(magnitude), folder, like)
+
+
+class _LoadEchoesInput(_CombineInput):
+    phase = InputMultiObject(File(exists=True), mandatory=True, desc="the same of the phase")
+    phase_low = traits.Float(desc="stored value that means -pi; undefined for radians")
+    phase_high = traits.Float(desc="stored value that means pi; undefined for radians")
+    phase_declared = traits.Bool(False, usedefault=True, desc="the user vouches for radians")
+    phase_sign = traits.Enum(1, -1, usedefault=True, desc="factor for the phase")
+
+
+class _LoadEchoesOutput(_CombineOutput):
+    phase = File(desc="(x, y, z, echo), rad")
+
+
+class LoadEchoes(CombineMagnitudes):
+    """Read the echoes, check every voxel, and bring the phase to radians."""
+
+    input_spec = _LoadEchoesInput
+    output_spec = _LoadEchoesOutput
+
+    def _compute(self, folder: Path) -> None:
+        super()._compute(folder)
+        low, high = self._optional("phase_low"), self._optional("phase_high")
+        phase = voxels.read_phase(self.inputs.phase, low, high, self.inputs.phase_declared)
+        phase *= self.inputs.phase_sign
+        self._save("phase", phase, folder, nib.load(self.inputs.magnitude[0]))
 
 
 class _BrainMaskInput(InputSpec):
