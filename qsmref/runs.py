@@ -261,6 +261,11 @@ class EchoRun(Run):
         return self.magnitude[0].grid
 
     @property
+    def field_strength(self) -> float:
+        """Main field, T, by the Larmor frequency."""
+        return round(self.imaging_frequency / GAMMA_HZ_PER_T, 6)
+
+    @property
     def magnitude_files(self) -> list[str]:
         """Paths of the magnitude: one an echo, or one of several echoes."""
         return _once(str(source.path) for source in self.magnitude)

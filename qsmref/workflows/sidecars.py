@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..reconstruction.dipole import GAMMA_HZ_PER_T
 from ..runs import EchoRun, MapRun
 from ..settings import Settings
 from .citations import reference
@@ -46,7 +45,7 @@ def acquisition(run: EchoRun, settings: Settings) -> dict[str, Any]:
         "Sources": run.sources,
         "EchoTime": list(run.echo_times),
         "ImagingFrequency": round(run.imaging_frequency * 1e-6, 9),
-        "MagneticFieldStrength": round(run.imaging_frequency / GAMMA_HZ_PER_T, 6),
+        "MagneticFieldStrength": run.field_strength,
         "B0Direction": list(run.b0_direction),
         "PhaseSign": settings.phase_sign,
         "PhaseScale": _scale_in_words(run),

@@ -121,7 +121,7 @@ def _acquired(run: Run) -> dict[str, Any]:
     """Of the acquisition, for the sidecar of a map in the template."""
     if isinstance(run, EchoRun):
         return {
-            "MagneticFieldStrength": round(run.imaging_frequency * 1e-6 / 42.577478518, 6),
+            "MagneticFieldStrength": run.field_strength,
             "EchoTime": list(run.echo_times),
         }
     return {k: run.metadata[k] for k in ("MagneticFieldStrength", "EchoTime") if k in run.metadata}
