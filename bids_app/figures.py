@@ -137,7 +137,7 @@ def _phases(view: View, files: Mapping[str, Any], sidecar: Mapping[str, Any]) ->
     for kind, which, k in (("phase_first", "first", 0), ("phase_last", "last", -1)):
         if not files.get(kind):
             continue
-        phase = pictures.load(files[kind])
+        phase = pictures.load(files[kind], volume=k)
         if phase.shape != view.shape:
             continue
         echo = f"{which} echo" + (f", {times[k]:.4g}\u00a0ms" if times else "")

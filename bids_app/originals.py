@@ -18,6 +18,8 @@ from qsmref.metadata import parse_name
 from qsmref.settings import Settings
 from qsmref.templates import image_at_hand, label_of_template
 
+from . import pictures
+
 
 class Datasets:
     """Folders of the datasets that BIDS URIs name."""
@@ -69,9 +71,9 @@ def find_originals(
     Returns
     -------
     dict
-        `phase_first`, `phase_last`: phase of these echoes. `registration`: `t1w`,
-        `template` (images), `map_to_t1w`, `template_to_map` (ITK transforms; the second leads to
-        the T1-weighted image where there is one).
+        `phase_first`, `phase_last`: phase of these echoes, one file where it has all of them.
+        `registration`: `t1w`, `template` (images), `map_to_t1w`, `template_to_map` (ITK
+        transforms; the second leads to the T1-weighted image where there is one).
     """
     datasets = Datasets(output_dir)
     found: dict[str, Any] = {}
@@ -82,7 +84,7 @@ def find_originals(
     ]
     if phases:
         found["phase_first"] = phases[0]
-    if len(phases) > 1:
+    if len(phases) > 1 or (phases and pictures.volumes(phases[0]) > 1):
         found["phase_last"] = phases[-1]
     told = sidecar.get("Registration")
     registration = (

@@ -235,10 +235,16 @@ def gradient(cmap: str, steps: int = 11) -> str:
     return ", ".join(f"rgb({r} {g} {b})" for r, g, b in shades)
 
 
-def load(path: str | Path, dtype=np.float32) -> np.ndarray:
-    """Array of a 3-D image; of a series (echoes) the first volume."""
-    array, _ = images.load(path, dtype)
-    return array[..., 0] if array.ndim == 4 else array
+def load(path: str | Path, dtype=np.float32, volume: int = 0) -> np.ndarray:
+    """Array of a 3-D image; of a series (echoes) one volume."""
+    data = nib.load(path).dataobj
+    return np.asarray(data[..., volume] if data.ndim == 4 else data, dtype=dtype)
+
+
+def volumes(path: str | Path) -> int:
+    """How many volumes an image has: 1 unless it is a series."""
+    shape = nib.load(path).shape
+    return shape[3] if len(shape) == 4 else 1
 
 
 def grid(path: str | Path) -> tuple[tuple[int, ...], np.ndarray]:

@@ -148,8 +148,8 @@ def with_viewers(page: Any, viewers: Mapping[str, Viewer | None], **content: Any
     Parameters
     ----------
     page : template
-        Of jinja2; it gets `viewers` (by id of the run; one that is left out is its size in bytes),
-        `niivue` (the program, or nothing) and `niivue_licence`.
+        Of jinja2; it gets `viewers` (by id of the run; for one that is left out, the bytes that
+        the page would have with it), `niivue` (the program, or nothing) and `niivue_licence`.
     viewers : mapping
         By id of the run.
     **content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import app_runner
 import fuzz_harness
@@ -60,7 +61,7 @@ def test_the_run_is_that_of_single_files(bids, tmp_path):
 
 
 def test_the_whole_command(tmp_path, capsys):
-    outputs = []
+    outputs, shown = [], []
     for kind in ("single", "joined"):
         root = tmp_path / kind
         tiny.make_dataset(root / "bids")
@@ -73,6 +74,9 @@ def test_the_whole_command(tmp_path, capsys):
         # BIDS wants echo- in the name of a MEGRE, but not in that of a T2starw.
         assert "bids-validator" not in done.err
         outputs.append(done.output_dir / "sub-01" / "anat")
+        page = (done.output_dir / "sub-01.html").read_text(encoding="utf-8")
+        shown.append(re.findall(r'<img src="([^"]+)"[^>]*alt="[^"]*Wrapped phase of the', page))
+    assert shown[0] == shown[1] and len(set(shown[0])) == 6
     single, joined = outputs
     names = sorted(path.name for path in single.iterdir())
     assert names == sorted(path.name for path in joined.iterdir())
