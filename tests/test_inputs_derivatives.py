@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_bids as tiny
+from discovery import only_problem
 
 from qsmref.inputs import Query, discover
-from qsmref.problems import ExitCode, Problem
+from qsmref.problems import ExitCode
 from qsmref.runs import EchoRun, MapRun
 
 
@@ -28,19 +29,6 @@ def bids(dataset, tmp_path):
 @pytest.fixture
 def regions(tmp_path):
     return tiny.make_regions(tmp_path / "regions", ("01", "02"))
-
-
-def anat(bids: Path, name: str, label: str = "01") -> Path:
-    return bids / f"sub-{label}" / "anat" / f"sub-{label}_{name}"
-
-
-def only_problem(bids: Path, **query) -> Problem:
-    """The problem of sub-01; sub-02 must be found all the same."""
-    runs, problems = discover(bids, Query(**query))
-    assert [run.subject for run in runs] == ["02"]
-    assert len(problems) == 1
-    assert problems[0].subject == "01"
-    return problems[0]
 
 
 def test_labels_on_another_grid(bids, regions):
