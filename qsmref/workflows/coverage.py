@@ -109,31 +109,21 @@ def init_coverage_wf(
         workflow.connect(inputs, image, in_ppm[image], "field")
 
     swept = [coverage for coverage in coverages if coverage != Coverage()]
+    method = {
+        "radians_per_ppm": radians_per_ppm,
+        "background": background,
+        "background_params": dict(background_params or {}),
+        "inversion": inversion,
+        "inversion_params": dict(inversion_params or {}),
+    }
+    maps = [_map(coverage, method, {**common, "threads": omp_nthreads}) for coverage in swept]
     gathered = {}
     for output in ("chimap", "mask", "info"):
         merge = niu.Merge(len(swept))
         gathered[output] = pe.Node(merge, name=f"{output}s", run_without_submitting=True)
-    for i, coverage in enumerate(swept):
-        node = make_node(
-            CoverageMap(),
-            identifier(coverage.name),
-            volumes=2.5 * 16,
-            threads=omp_nthreads,
-            **common,
-        )
-        node.inputs.trait_set(
-            slab_cut_mm=coverage.slab_cut_mm,
-            erosion_mm=coverage.erosion_mm,
-            radians_per_ppm=radians_per_ppm,
-            background=background,
-            background_params=dict(background_params or {}),
-            inversion=inversion,
-            inversion_params=dict(inversion_params or {}),
-        )
-        passed = ("mask", "magnitude", "inversion_info")
+    passed = ["mask", "magnitude", "inversion_info"] + ["csf"] * csf_given
+    for i, node in enumerate(maps):
         workflow.connect([(inputs, node, [(f, f) for f in passed])])
-        if csf_given:
-            workflow.connect(inputs, "csf", node, "csf")
         for image, source in in_ppm.items():
             workflow.connect(source, "field", node, image)
         for output, merge in gathered.items():
@@ -155,3 +145,12 @@ def init_coverage_wf(
             ]
         )
     return workflow
+
+
+def _map(coverage: Coverage, method: Mapping[str, Any], machine: Mapping[str, Any]) -> pe.Node:
+    """Node that makes the map under one mask."""
+    node = make_node(CoverageMap(), identifier(coverage.name), volumes=2.5 * 16, **machine)
+    node.inputs.trait_set(
+        slab_cut_mm=coverage.slab_cut_mm, erosion_mm=coverage.erosion_mm, **method
+    )
+    return node

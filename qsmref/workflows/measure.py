@@ -96,7 +96,6 @@ def connect_regions(
     Node or None
         Statistics of the references, if `mask`.
     """
-    shape, seed = run.grid.shape, plan.random_seed
     fields = ["chimap"] + ["mask"] * mask
     labelled = [_labels(workflow, run, regions, plan, registration) for regions in run.regions]
     tissues = _tissues(workflow, source, run, plan, labelled) if mask and labelled else None
@@ -108,37 +107,11 @@ def connect_regions(
         infos["NoisePropagation"] = (noise, "info")
     if registration is not None:
         infos["Registration"] = (registration, "outputnode.info")
+    more = ["csf", "wm"] * (tissues is not None) + ["noise_maps"] * (noise is not None)
     for i, (regions, labels) in enumerate(zip(run.regions, labelled, strict=True)):
-        statistic = statistic_of(plan.statistic, regions.space)
-        given = ["csf", "wm"] * (tissues is not None) + ["noise_maps"] * (noise is not None)
-        given += ["totals"] * (regions.space != "native")
-        measure = init_regions_wf(
-            shape=shape,
-            references=plan.references,
-            mask_given=mask,
-            labels_checked=True,
-            given=given,
-            min_coverage=plan.min_coverage,
-            erosion=plan.erosion,
-            statistic=statistic,
-            random_seed=seed,
-            name=identifier("atlas", regions.atlas, "wf"),
-        )
-        save = outputs.init_tables_outputs_wf(
-            prefix=run.prefix,
-            atlas=regions.atlas,
-            output_dir=output_dir,
-            shape=shape,
-            chimap=outputs.derivative_name(run.prefix, desc=map_name(run), suffix="Chimap"),
-            label_sources=[regions.image.uri],
-            measured={
-                **plan.described(statistic),
-                "LabelSources": [regions.image.uri],
-                "LabelSpace": regions.space,
-            },
-            info_names=list(infos),
-            name=identifier("save", regions.atlas, "tables"),
-        )
+        given = more + ["totals"] * (regions.space != "native")
+        measure = _measured(run, regions, plan, given, mask)
+        save = _saved(run, regions, plan, list(infos), output_dir)
         checked = ["labels", "names"] + ["totals"] * (regions.space != "native")
         passed = ("labels", "names", "regions", "differences")
         workflow.connect(
@@ -158,12 +131,55 @@ def connect_regions(
     _referenced_maps(workflow, source, fields, tables, run, plan, output_dir)
     if not mask:
         return None
-    statistics = make_node(ReferenceStatistics(), "references", shape=shape, volumes=4)
+    statistics = make_node(ReferenceStatistics(), "references", shape=run.grid.shape, volumes=4)
     workflow.connect([(source, statistics, [(f"outputnode.{f}", f) for f in fields])])
     if tables is not None:
         statistics.inputs.atlases = [regions.atlas for regions in run.regions]
         workflow.connect(tables, "out", statistics, "tables")
     return statistics
+
+
+def _measured(
+    run: Run, regions: Regions, plan: RegionPlan, given: Sequence[str], mask: bool
+) -> Workflow:
+    """Graph that measures the regions of one atlas."""
+    return init_regions_wf(
+        shape=run.grid.shape,
+        references=plan.references,
+        mask_given=mask,
+        labels_checked=True,
+        given=given,
+        min_coverage=plan.min_coverage,
+        erosion=plan.erosion,
+        statistic=statistic_of(plan.statistic, regions.space),
+        random_seed=plan.random_seed,
+        name=identifier("atlas", regions.atlas, "wf"),
+    )
+
+
+def _saved(
+    run: Run,
+    regions: Regions,
+    plan: RegionPlan,
+    info_names: Sequence[str],
+    output_dir: str | Path,
+) -> Workflow:
+    """Graph that writes the tables of one atlas."""
+    return outputs.init_tables_outputs_wf(
+        prefix=run.prefix,
+        atlas=regions.atlas,
+        output_dir=output_dir,
+        shape=run.grid.shape,
+        chimap=outputs.derivative_name(run.prefix, desc=map_name(run), suffix="Chimap"),
+        label_sources=[regions.image.uri],
+        measured={
+            **plan.described(statistic_of(plan.statistic, regions.space)),
+            "LabelSources": [regions.image.uri],
+            "LabelSpace": regions.space,
+        },
+        info_names=info_names,
+        name=identifier("save", regions.atlas, "tables"),
+    )
 
 
 def _labels(

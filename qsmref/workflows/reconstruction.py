@@ -187,14 +187,9 @@ def init_reconstruction_wf(
         ]
     )
     if csf is not None:
-        fluid = make_node(TissueMasks(), "ventricles", shape=shape, volumes=16)
-        fluid.inputs.trait_set(
-            csf=csf, erosion=csf_erosion, required=True, echo_times=list(echo_times)
-        )
+        fluid = _ventricles(csf, csf_atlases, csf_erosion, echo_times, shape)
         used = {"magnitude": "magnitude"}
-        if csf_atlases:
-            fluid.inputs.atlases = list(csf_atlases)
-            used |= {"csf_labels": "labels", "csf_names": "names"}
+        used |= {"csf_labels": "labels", "csf_names": "names"} if csf_atlases else {}
         workflow.connect(
             [
                 (inputs, fluid, list(used.items())),
@@ -205,3 +200,18 @@ def init_reconstruction_wf(
         )
         workflow.methods = sentence("inversion", "medi+0")
     return workflow
+
+
+def _ventricles(
+    csf: str,
+    atlases: Sequence[str],
+    erosion: float,
+    echo_times: Sequence[float],
+    shape: Sequence[int],
+) -> pe.Node:
+    """Node that finds the fluid which MEDI+0 makes zero."""
+    node = make_node(TissueMasks(), "ventricles", shape=shape, volumes=16)
+    node.inputs.trait_set(csf=csf, erosion=erosion, required=True, echo_times=list(echo_times))
+    if atlases:
+        node.inputs.atlases = list(atlases)
+    return node
