@@ -316,6 +316,7 @@ def _extras(
     mask: Source | None = None
     regions: list[Regions] = []
     warnings: list[str] = []
+    without: list[str] = []
     anatomy = find_anatomy(file, raw, derivatives, template=query.template, use=query.t1w)
     for dataset in derivatives:
         masks = _matching(file, _not_on_t1w(file, dataset.files(subject, "mask"), anatomy))
@@ -333,12 +334,15 @@ def _extras(
             else:
                 regions.append(found)
         if dataset.has("mask") and not masks:
-            warnings.append(
-                f"derivative {dataset.label} has no brain mask for {file.name.prefix}: it is made "
-                "from the magnitude."
-            )
+            without.append(dataset.label)
         if dataset.has("dseg") and not labels:
             warnings.append(f"derivative {dataset.label} has no dseg for {file.name.prefix}.")
+    for label in without:
+        # A map that was made elsewhere does without a mask, which its run tells.
+        instead = f": that of {mask.dataset} is used" if mask is not None else ""
+        if mask is None and file.name.suffix != "Chimap":
+            instead = ": it is made from the magnitude"
+        warnings.append(f"derivative {label} has no brain mask for {file.name.prefix}{instead}.")
     regions += [atlas.regions(file.source.grid, query.template) for atlas in shared]
     atlases = [r.atlas for r in regions]
     if len(set(atlases)) < len(atlases):

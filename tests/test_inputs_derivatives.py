@@ -147,3 +147,18 @@ def test_index_can_be_kept(dataset, tmp_path):
     assert (tmp_path / "db" / "raw").is_dir()
     again, _ = discover(dataset, query)
     assert [r.prefix for r in again] == [r.prefix for r in runs]
+
+
+def test_a_mask_that_a_derivative_lacks_is_told_with_what_stands_in_for_it(bids, regions, tmp_path):
+    other = tiny.make_regions(tmp_path / "other", ("01", "02"))
+    for path in (other / "sub-01" / "anat").glob("*_mask.nii.gz"):
+        path.unlink()
+    runs, problems = discover(bids, Query(derivatives={"other": other}))
+    assert not problems
+    told = "derivative other has no brain mask for sub-01"
+    assert f"{told}: it is made from the magnitude." in runs[0].warnings
+    for order in ({"other": other, "mine": regions}, {"mine": regions, "other": other}):
+        runs, problems = discover(bids, Query(derivatives=order))
+        assert not problems
+        assert runs[0].mask.dataset == "mine"
+        assert f"{told}: that of mine is used." in runs[0].warnings
