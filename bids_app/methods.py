@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import qsmref
+from qsmref.anatomy import THROUGH_T1W
 from qsmref.metadata import acquisition_of
 from qsmref.tables import read_tsv
 from qsmref.workflows.citations import is_known, sentence
@@ -243,15 +244,21 @@ def _registration(result: Result) -> list[str]:
     methods = []
     if str(told.get("Through", "")).startswith("the magnitude alone"):
         methods += ["magnitude", "n4"]
-    if isinstance(told.get("MapToT1w"), Mapping):
+    to_t1w = told.get("MapToT1w")
+    if isinstance(to_t1w, Mapping):
         methods.append("flirt" if fsl else "rigid")
+    elif to_t1w == "precomputed":
+        methods.append("precomputed-rigid")
+    elif to_t1w is not None:
+        methods.append("one-grid")
     if told.get("BrainOfT1w") == "BET":
         methods.append("bet")
     methods += {"N4": ["n4"], "FAST": ["fast"]}.get(str(told.get("BiasField")), [])
     if isinstance(told.get("ToTemplate"), Mapping):
         methods += ["syn", "template"]
     elif told.get("ToTemplate") == "precomputed":
-        methods += ["precomputed", "template"]
+        through_t1w = told.get("Through") == THROUGH_T1W
+        methods += ["precomputed" if through_t1w else "precomputed-map", "template"]
     return [sentence("registration", method) for method in dict.fromkeys(methods)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from test_report import make_result
 from bids_app.groupmethods import comparison_sentences
 from bids_app.methods import methods_text
 from bids_app.reporting import acquisition_facts, reporting_items
+from qsmref.anatomy import THROUGH_T1W
 from qsmref.metadata import ACQUISITION_KEYS, acquisition_of
 
 ACQUIRED = {
@@ -169,6 +171,36 @@ def test_maps_of_other_phase_or_zero_have_their_own_sentences(result, changes):
     other = copy.deepcopy(result)
     other["sidecar"] |= changes
     assert methods_text([result, other]).count("## Reconstruction") == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "words", "absent"),
+    [
+        (
+            {"Through": THROUGH_T1W, "MapToT1w": "precomputed", "ToTemplate": "precomputed"},
+            ["The transform from the map to the T1-weighted image was taken from a derivative.",
+             "Transforms between the T1-weighted image and the template were taken from"],
+            "rigid",
+        ),
+        (
+            {"Through": "transforms of the map itself", "ToTemplate": "precomputed"},
+            ["Transforms between the map and the template were taken from a derivative."],
+            "T1-weighted",
+        ),
+        (
+            {"Through": THROUGH_T1W, "MapToT1w": "none: both images have one grid"},
+            ["The map lies on the grid of the T1-weighted image, and was not registered to it."],
+            "derivative",
+        ),
+    ],
+)  # fmt: skip
+def test_transforms_that_were_there_are_told_as_such(result, told, words, absent):
+    changed = copy.deepcopy(result)
+    changed["sidecar"]["Registration"] = {"Engine": "ants", **told}
+    (paragraph,) = re.findall(r"## Registration\n\n(.*)", methods_text([changed]))
+    for sentence in words:
+        assert sentence in paragraph
+    assert absent not in paragraph
 
 
 def test_maps_of_other_programs_claim_no_reconstruction(result):

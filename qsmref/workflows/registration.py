@@ -107,6 +107,9 @@ def init_registration_wf(
         add(plan, t1w_preprocessed, t1w_mask_given, map_to_t1w_given, need_brain)
         if map_on_t1w:
             plan.content["MapToT1w"] = "none: both images have one grid"
+            plan.methods("one-grid")
+        elif map_to_t1w_given:
+            plan.methods("precomputed-rigid")
     elif t1w_to_template_given:
         plan.content["Through"] = "transforms of the map itself"
     else:
@@ -251,7 +254,8 @@ def _add_template(plan: _Plan, mask: bool, given: bool) -> None:
     if given:
         plan.forward, plan.inverse = ((plan.inputs, field) for field in _GIVEN[1:])
         plan.content["ToTemplate"] = "precomputed"
-        plan.methods("precomputed")
+        through_t1w = plan.content["Through"] == THROUGH_T1W
+        plan.methods("precomputed" if through_t1w else "precomputed-map")
         return
     register = plan.step(steps.RegisterToTemplate(), "register_to_template", 45)
     plan.connect(plan.inputs, "template", register, "template")
