@@ -13,6 +13,7 @@ from qsmref.analysis.columns import TITLES, describe, family_sentence
 from qsmref.analysis.statistics import group_labels
 
 from .groupfigures import FIGURES, CohortFigure, cohort_figures
+from .grouptables import whole_mask
 
 
 def write_results(
@@ -110,12 +111,9 @@ def closing_words(results: Results) -> list[str]:
     who = ", ".join(f"{n} {group}" for group, n in sizes.items())
     lines = [f"{results.facts['n']} participants{f' ({who})' if who else ''}"]
     if "ttest" in results.tables:
-        table = results.tables["ttest"]
         # Of the mask that is neither cut nor eroded, where there are several, and of regions whose
         # sides are together, where they are.
-        cover = table[["slab_cut_mm", "erosion_mm"]]
-        whole = (cover == cover.sort_values(list(cover.columns)).iloc[0]).all(axis=1)
-        pairs = table[table["reference"].notna() & whole]
+        pairs = whole_mask(results.tables["ttest"]).dropna(subset=["reference"])
         if (pairs["family"] == "pairs").any():
             pairs = pairs[pairs["family"] == "pairs"]
         found, tested = int((pairs["q_bh"] < 0.05).sum()), int(pairs["p"].notna().sum())
