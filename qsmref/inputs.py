@@ -337,12 +337,12 @@ def _extras(
             without.append(dataset.label)
         if dataset.has("dseg") and not labels:
             warnings.append(f"derivative {dataset.label} has no dseg for {file.name.prefix}.")
-    for label in without:
+    for lacking in without:
         # A map that was made elsewhere does without a mask, which its run tells.
         instead = f": that of {mask.dataset} is used" if mask is not None else ""
         if mask is None and file.name.suffix != "Chimap":
             instead = ": it is made from the magnitude"
-        warnings.append(f"derivative {label} has no brain mask for {file.name.prefix}{instead}.")
+        warnings.append(f"derivative {lacking} has no brain mask for {file.name.prefix}{instead}.")
     regions += [atlas.regions(file.source.grid, query.template) for atlas in shared]
     atlases = [r.atlas for r in regions]
     if len(set(atlases)) < len(atlases):
