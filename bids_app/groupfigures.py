@@ -257,7 +257,8 @@ def survival(table: pd.DataFrame, comparison: pd.DataFrame) -> CohortFigure | No
         "q (Benjamini and Hochberg, in the family of each mask) of pairs, regions alone and "
         "regions against references, under every mask: blue is below 0.05, grey is not, white has "
         "no test. "
-        f"Rows marked 'all' are below 0.05 under every mask that has a test.{more}",
+        "Rows marked 'all' are below 0.05 under every mask that has a test; a number behind it "
+        f"counts these masks, where some have none.{more}",
         (3.4 + 0.38 * len(masks), 1.6 + 0.2 * len(order)),
         draw,
     )
