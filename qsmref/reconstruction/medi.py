@@ -126,9 +126,8 @@ def _filtered(work: Grid, sphere, inside, phase, spread):
     fits = spherical_mean(inside.astype(phase.dtype), sphere, work.transform) > 0.999
     filtered = np.where(fits, phase - spherical_mean(phase, sphere, work.transform), 0)
     known = (spread > 0) & np.isfinite(spread)
-    worst = spread[known].max() if known.any() else 0
     # Spheres around a voxel of unknown noise see one as large as the worst known.
-    square = np.where(inside & ~known, worst, spread) ** 2
+    square = np.where(inside & ~known, spread[known].max(), spread) ** 2
     variance = spherical_mean(square, sphere, work.transform) + square
     return fits, filtered, np.where(known, np.sqrt(np.maximum(variance, 0)), 0)
 

@@ -204,10 +204,11 @@ def _shells(work: Grid, radii, inside, total, spread, known, dipole):
         kernels.append((1 - sphere) * dipole)
     if not served:
         raise ValueError(f"no sphere of {radii[0]} mm fits anywhere in the mask")
+    # A sphere whose every voxel fits a larger one serves none, and takes no term.
     used = [n for n in range(len(served)) if np.any(shell == n + 1)]
-    shell = np.array([0] + [used.index(n) + 1 if n in used else 0 for n in range(len(served))])[
-        shell
-    ].astype(np.uint8)
+    numbers = np.zeros(len(served) + 1, np.uint8)
+    numbers[np.array(used) + 1] = np.arange(len(used)) + 1
+    shell = numbers[shell]
     return [served[n] for n in used], [kernels[n] for n in used], shell, data, weight
 
 
