@@ -205,8 +205,8 @@ def _why_not(values: np.ndarray, design: Design, names: Sequence[str]) -> str | 
     degrees, differences = len(values) - matrix.shape[1], len(names) - 1
     if degrees < differences:
         return (
-            f"{len(values)} participants allow {max(degrees, 0)} independent differences, and "
-            f"{len(names)} regions have {differences}: choose fewer regions"
+            f"{len(values)} participants have all {len(names)} regions and allow "
+            f"{max(degrees, 0)} independent differences of {differences}: choose fewer regions"
         )
     rest = _residual(values @ contrasts(len(names)), matrix)
     scale = np.sqrt((rest**2).mean(axis=0))
