@@ -162,7 +162,10 @@ def test_a_region_that_nobody_has_is_dropped(tables):
     [
         (lambda t: t.assign(GP=(t["SN"] + t["RN"]) / 2), "some regions follow from the others"),
         (lambda t: t.assign(GP=t["SN"] + 1), "do not vary|follow from the others"),
-        (lambda t: t.iloc[:7], "7 participants have all 7 regions and allow 5 "),
+        (
+            lambda t: t.iloc[:7],
+            "7 participants have all 7 regions and allow 5 independent differences of 6",
+        ),
         (lambda t: t.assign(GP=t["GP"].where(t.index == 0)), "too few participants have all"),
     ],
 )
