@@ -122,6 +122,17 @@ def test_edges_of_a_magnitude_without_noise_are_its_jumps():
         quiet_mask(magnitude, magnitude > 0, 0.0)
 
 
+def test_a_slow_change_without_noise_is_no_edge():
+    # As a receive field over a head; without a least noise a quarter of the steps would be quiet.
+    ramp = 1 + 0.1 * np.linspace(0, 1, 30) ** 2
+    magnitude = np.broadcast_to(ramp[:, None, None], (30, 8, 8)).copy()
+    magnitude[20:] += 0.1
+    smooth = quiet_mask(magnitude, np.ones(magnitude.shape, bool))
+    assert not smooth[0, 19].any()
+    assert smooth[0, :19].all()
+    assert smooth[0, 20:-1].all()
+
+
 def test_edges_know_mm():
     # The same step over a shorter distance is the steeper one.
     magnitude = np.zeros((8, 8, 8))

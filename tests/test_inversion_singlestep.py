@@ -5,6 +5,7 @@ import pytest
 from inversion_cases import ANISOTROPIC, ISOTROPIC, OBLIQUE, ellipsoid, make_case, options
 
 from qsmref.reconstruction import invert
+from qsmref.reconstruction.admm import TotalVariation
 from qsmref.reconstruction.inversion import RADIANS_PER_PPM
 from qsmref.reconstruction.singlestep import FIRST_LAMBDA, LAMBDA_PER_ROUGHNESS, ROUGHEST
 
@@ -135,3 +136,26 @@ def test_a_constant_laplacian_is_found_and_taken_out():
         assert ("laplacian" in info) == free
     assert info["laplacian"] == pytest.approx(laplacian, rel=0.1)
     assert error[True] < 0.25 * error[False]
+
+
+def test_what_tissue_pretends_is_no_laplacian():
+    case = make_case(*ANISOTROPIC)
+    maps = [
+        invert(case.total, case.mask, case.size, **options(case), free_laplacian=free)
+        for free in (True, False)
+    ]
+    assert maps[0][2]["laplacian"] == 0
+    assert np.abs(maps[0][0] - maps[1][0]).max() < 1e-3
+
+
+def test_the_drift_shrinks_firmly():
+    def fitted(value):
+        state = TotalVariation.__new__(TotalVariation)
+        state.data = np.full((2, 2, 2), value, np.float32)
+        state.weight2 = np.ones_like(state.data)
+        state.shell = np.ones(state.data.shape, np.uint8)
+        state.drift, state.drift_limits = np.array([0.0, 1.0]), (1.0, 2.0)
+        return state._fit_drift(np.zeros_like(state.data))
+
+    values = [0.5, -1.0, 1.5, -1.5, 2.0, -3.0]
+    assert np.allclose([fitted(v) for v in values], [0, 0, 1, -1, 2, -3])

@@ -13,6 +13,7 @@ v = w (a - g) / (w + mu).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -48,6 +49,9 @@ class TotalVariation:
     drift : sequence of float, optional
         One value per term: a pattern, constant on each shell, of which the data may hold any
         multiple (``drift_factor``, fitted after every iteration).
+    drift_limits : (2,) float, optional
+        A multiple below the first is none, one above the second stays as it was fitted, and what
+        lies between grows in proportion (firm shrinkage, Gao & Bruce 1997).
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class TotalVariation:
         mu_data: Sequence[float],
         relaxation: float = 1.7,
         drift: Sequence[float] | None = None,
+        drift_limits: tuple[float, float] = (0.0, 0.0),
         box: Transform | None = None,
     ):
         self.transform, self.kernels = transform, list(kernels)
@@ -76,6 +81,7 @@ class TotalVariation:
         self.relaxation = self.dtype(relaxation)
         # One value per shell, first that of voxels without data: the data may hold any multiple.
         self.drift = np.asarray([0.0] + list(drift or [0.0] * len(self.kernels)))
+        self.drift_limits = drift_limits
         self.drift_factor = self._fit_drift(np.zeros_like(data)) if drift else 0.0
         # One byte a voxel instead of three: bit d says that difference d counts.
         self.smooth = (smooth[0] | smooth[1] << 1 | smooth[2] << 2).astype(np.uint8)
@@ -175,7 +181,11 @@ class TotalVariation:
 
     def _fit_drift(self, predicted: np.ndarray) -> float:
         top, bottom = _drift_sums(predicted, self.data, self.weight2, self.shell, self.drift)
-        return float(top / bottom) if bottom > 0 else 0.0
+        factor = float(top / bottom) if bottom > 0 else 0.0
+        least, full = self.drift_limits
+        if abs(factor) >= full:
+            return factor
+        return math.copysign(max(abs(factor) - least, 0) * full / (full - least), factor)
 
     def residual(self) -> float:
         """Weighted norm of K x - g over that of g."""

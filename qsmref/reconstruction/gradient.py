@@ -11,6 +11,10 @@ from .jit import numba, parallel_kernel
 #: A quarter of a normal distribution lies within this many standard deviations of its mean.
 _QUARTILE = 0.3186394
 
+#: The least noise of a magnitude, over its median in the mask: simulated magnitudes without noise
+#: would have edges wherever they vary at all. No acquisition comes near.
+LEAST_NOISE = 0.005
+
 
 def edge_mask(
     magnitude: np.ndarray,
@@ -63,7 +67,8 @@ def quiet_mask(magnitude: np.ndarray, mask: np.ndarray, threshold: float = 1.5) 
 
     The noise of a difference is taken from the lower quartile of all of them within the mask, as
     for a normal distribution: tissue has more neighbours alike than not, and edges, at the upper
-    end, do not move it. Unlike a fixed share of edges, this leaves few where there are few.
+    end, do not move it. Unlike a fixed share of edges, this leaves few where there are few. It is
+    taken to be :data:`LEAST_NOISE` times the median magnitude at least.
 
     Parameters
     ----------
@@ -95,6 +100,7 @@ def quiet_mask(magnitude: np.ndarray, mask: np.ndarray, threshold: float = 1.5) 
         return pairs
     quarter = values.size // 4
     noise = np.partition(values, quarter)[quarter] / _QUARTILE
+    noise = max(noise, LEAST_NOISE * np.median(magnitude[mask]))
     pairs &= steps <= threshold * noise
     return pairs
 
