@@ -99,12 +99,15 @@ class TotalVariation:
         self.split = self._shifted_data()  # a of the data terms
         self.iterations = 0
 
+    #: Whether the multiple of the drift is fitted again after every iteration.
+    fits_drift = True
+
     def run(self, count: int, watch: Callable[[TotalVariation], bool] | None = None) -> None:
         """Make `count` iterations, fewer when `watch` returns True after one of them."""
         for _ in range(count):
             self._update_map()
             self._update_splits()
-            if self.drift.any():
+            if self.fits_drift and self.drift.any():
                 self.drift_factor = self._fit_drift(self.predicted)
             self.iterations += 1
             if watch is not None and watch(self):

@@ -55,8 +55,13 @@ ROUGHEST = 0.05
 #: that are no solid harmonics made 4e-5.
 LAPLACIAN_LIMITS = 1e-5, 2e-5
 
-#: Iteration after which lambda follows the roughness of the map.
-_ADAPT_AT = 10
+#: The same in the first iterations: until the map explains it, the tissue's own field passes for
+#: up to 1.8e-5 (six heads).
+FIRST_LAPLACIAN_LIMITS = 1.8e-5, 2.7e-5
+
+#: Iteration after which lambda follows the roughness of the map, and the one at which the map has
+#: settled from that jump.
+_ADAPT_AT, _ADAPTED_AT = 10, 20
 
 
 def single_step(
@@ -162,12 +167,15 @@ def single_step(
     # The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
     # sphere's second moment.
     drift = [-second_moment(r, voxel_size) / 6 for r in radii] if free_laplacian else None
-    least, full = (_MEANT_FOR / scale * v for v in LAPLACIAN_LIMITS)
+    limits = [
+        tuple(_MEANT_FOR / scale * v for v in pair)
+        for pair in (FIRST_LAPLACIAN_LIMITS, LAPLACIAN_LIMITS)
+    ]
     chi, done = _solve(
         work, inside, kernels, shell, data, weight,
         _smooth(work, inside, magnitude, edge_noise, edge_fraction, shell > 0),
         lambda_, lambda v: _splittings(v, scale, len(radii)), merit, iterations,
-        drift, (least, full), adapt,
+        drift, limits, adapt,
     )  # fmt: skip
     counts = {f"{r:g}": int(np.count_nonzero(shell == n + 1)) for n, r in enumerate(radii)}
     done["edges_from_magnitude"] = magnitude is not None
@@ -372,7 +380,7 @@ def _roughness(x: np.ndarray, smooth: np.ndarray, where: np.ndarray, voxel_size)
 
 def _solve(
     work, inside, kernels, shell, data, weight, smooth, lambda_, splittings, merit, iterations,
-    drift=None, drift_limits=(0.0, 0.0), adapt=None,
+    drift=None, drift_limits=((0.0, 0.0), (0.0, 0.0)), adapt=None,
 ):  # fmt: skip
     """Run the alternating directions; returns the map in rad and what was done."""
     # Data lie in the box; the map and its gradient fill the grid.
@@ -393,12 +401,16 @@ def _solve(
         mu_gradient,
         mu_data,
         drift=drift,
-        drift_limits=drift_limits,
+        drift_limits=drift_limits[0],
         box=work.inner,
     )
     done = {"lambda_used": float(lambda_)}
 
     def reweight(state: TotalVariation) -> bool:
+        # The jump of lambda would pass for a drift until the map has followed it.
+        state.fits_drift = not (adapt and _ADAPT_AT <= state.iterations < _ADAPTED_AT)
+        if state.iterations == _ADAPT_AT:
+            state.drift_limits = drift_limits[1]
         if adapt and state.iterations == _ADAPT_AT:
             # The largest spheres are farthest from the rim, where noise is least.
             deep = shell == len(kernels)
