@@ -22,7 +22,7 @@ from qsmref.files import write_text
 
 from .groupfigures import CohortFigure
 from .groupmethods import TESTS
-from .grouptables import SHOWN, p_value, plain_table, whole_mask
+from .grouptables import SHOWN, adjustment, p_value, plain_table, whole_mask
 from .heatmap import Cell, HeatMap, colours_at
 from .model import Figure
 from .pictures import data_uri
@@ -115,6 +115,7 @@ def _cohort(name: str, results: Results, k: int) -> dict[str, Any]:
     groups = tuple(results.facts.get("groups", {}))
     if "ttest" in tables:
         made["omnibus"] = _omnibus(tables["omnibus"]) if "omnibus" in tables else []
+        made["adjustment"] = adjustment(tables["omnibus"]) if "omnibus" in tables else ""
         if len(groups) == 2:
             made["heat_maps"] = _matrices(tables["ttest"], groups)
     if "specifications" in tables:

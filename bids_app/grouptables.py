@@ -28,6 +28,12 @@ def whole_mask(table: pd.DataFrame) -> pd.DataFrame:
     return table[(cover == first).all(axis=1)]
 
 
+def adjustment(omnibus: pd.DataFrame) -> str:
+    """What covariates cost the test of all differences under the whole mask; empty without."""
+    sentence = whole_mask(omnibus)["adjustment"].iloc[0]
+    return sentence if isinstance(sentence, str) else ""
+
+
 #: Tables that are shown as they are: title, columns with their heading and how to write them.
 SHOWN: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
     "drivers": (

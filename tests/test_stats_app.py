@@ -48,6 +48,10 @@ def test_the_tables_are_those_of_the_functions(folder, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("qsmref-stats: 24 participants (12 patient, 12 control); tables")
     assert said[-1].endswith("Exit status 0")
+    sentence = read_tsv(folder / "out" / "omnibus.tsv")["adjustment"].iloc[0]
+    assert sentence.startswith("Adjusted for age, sex=M in 24 participants: the error of F has")
+    assert f"<p>{sentence}</p>" in (folder / "out" / "summary.html").read_text(encoding="utf-8")
+    assert any(line.endswith(sentence) for line in said)
     table = pd.read_csv(folder / "means.csv")
     found = read_tsv(folder / "out" / "ttest.tsv")
     expected = compare_groups(

@@ -52,6 +52,15 @@ _SPECIAL: dict[str, dict[str, dict[str, Any]]] = {
         "wilks": {"Description": "Wilks' lambda"},
         "p": {"Description": "p value of F"},
         "p_permutation": {"Description": "p value of the same statistic under permutation"},
+        "df_unadjusted": {
+            "Description": "Degrees of freedom of the error of F if there were no covariates; n/a "
+            "without covariates"
+        },
+        "variance_inflation": {
+            "Description": "By what the covariates multiply the variance of the effect of the "
+            "group, since they differ between the groups; 1 is no confounding"
+        },
+        "adjustment": {"Description": "What the covariates cost this test, in a sentence"},
     },
     "drivers": {
         "weight": {
