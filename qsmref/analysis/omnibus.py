@@ -93,10 +93,10 @@ def omnibus_test(
     Omnibus
         In `table`, ``t2`` is Hotelling's (two groups) and ``p_permutation`` that of the permuted
         statistic; ``df_unadjusted``, ``variance_inflation`` and ``adjustment`` say what the
-        covariates cost (:mod:`~qsmref.analysis.adjustment`). In `drivers`, ``f`` and ``p`` are Rao's test of additional information: what the
-        region adds to all others; ``t2_without`` is T² of the others; ``weight`` is that of the
-        region in the direction that separates the groups best, in standard deviations (two
-        groups; the weights of the raw values sum to zero).
+        covariates cost (:mod:`~qsmref.analysis.adjustment`). In `drivers`, ``f`` and ``p`` are
+        Rao's test of additional information: what the region adds to all others; ``t2_without`` is
+        T² of the others; ``weight`` is that of the region in the direction that separates the
+        groups best, in standard deviations (two groups; the weights of the raw values sum to zero).
 
     Raises
     ------
