@@ -174,9 +174,10 @@ SHOWN: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
     ),
     "outliers": (
         "Who is unlike the others",
-        "Differences more than 3.5 robust SD from the median of the group, which carry no offset "
-        "of the map: see whether mask, field and registration of these participants are sound. "
-        "Nobody is left out for it.",
+        "Differences so far from the median of the group that one of twenty healthy cohorts, at "
+        "most, has any participant with such a one (distances in robust SD; the bound is for all "
+        "participants and differences together). They carry no offset of the map: see whether "
+        "mask, field and registration of these participants are sound. Nobody is left out for it.",
         {
             "participant_id": ("Participant", "link"),
             "group": ("Group", ""),
@@ -187,6 +188,7 @@ SHOWN: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
             "difference": ("ppb", "1"),
             "median": ("Median of the group", "1"),
             "z": ("Robust SD away", "1"),
+            "limit": ("Bound", "1"),
         },
     ),
     "excluded": (
@@ -218,6 +220,13 @@ def plain_table(name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]
         compared = int((table["n"] > 0).sum())
         table = table[table["n_outlying"] > 0]
         text += f" {len(table)} of {compared} participants have such differences."
+        if compared and not len(table):
+            most = tables["outliers"].loc[lambda rows: rows["n"] > 0].iloc[0]
+            text += (
+                f" The nearest to the bound of {number(most['limit'], 1)} is "
+                f"{most['participant_id']}, {number(abs(most['z']), 1)} robust SD from the median "
+                f"in {most['region']} minus {most['reference']}."
+            )
     shown = table.head(_MOST)
     rows = [
         [_cell(row.get(column), how) for column, (_, how) in columns.items()]
