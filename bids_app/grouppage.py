@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 import qsmref
+from qsmref.analysis.audit import most_moved
 from qsmref.analysis.cohort import Results
 from qsmref.analysis.names import split_side
 from qsmref.files import write_text
@@ -282,5 +283,6 @@ def _curves(table: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     # Both sides together are what most readers look for.
     single = {c["region"] for c in curves if split_side(c["region"])[1]}
     overview.sort(key=lambda row: row["region"] in single)
-    curves.sort(key=lambda row: row["region"] in single)
-    return {"rows": overview, "ticks": ticks}, curves
+    first = most_moved(table)
+    curves.sort(key=lambda row: (row["region"] != first, row["region"] in single))
+    return {"rows": overview, "ticks": ticks, "first": first}, curves

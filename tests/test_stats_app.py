@@ -14,6 +14,7 @@ from cohorts import REGIONS, cohort
 
 from bids_app import stats
 from qsmref.analysis import compare_groups, measurements
+from qsmref.analysis.audit import most_moved
 from qsmref.tables import read_cells, read_tsv
 
 ALWAYS = {"ttest", "omnibus", "drivers", "specifications", "audit", "equivalence", "variance"}
@@ -52,6 +53,12 @@ def test_the_tables_are_those_of_the_functions(folder, capsys):
     assert sentence.startswith("Adjusted for age, sex=M in 24 participants: the error of F has")
     assert f"<p>{sentence}</p>" in (folder / "out" / "summary.html").read_text(encoding="utf-8")
     assert any(line.endswith(sentence) for line in said)
+    page = (folder / "out" / "summary.html").read_text(encoding="utf-8")
+    first = most_moved(read_tsv(folder / "out" / "specifications.tsv"))
+    shown = re.findall(r"<details( open)?>\s*<summary>(\w+) under every reference", page)
+    assert shown[0] == (" open", first) and len(shown) == 5
+    assert not any(state for state, _ in shown[1:])
+    assert f"{first} is first and open" in page
     table = pd.read_csv(folder / "means.csv")
     found = read_tsv(folder / "out" / "ttest.tsv")
     expected = compare_groups(
