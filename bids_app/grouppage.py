@@ -28,7 +28,7 @@ from .heatmap import Cell, HeatMap, colours_at
 from .model import Figure
 from .pictures import data_uri
 from .report import environment, text_blocks
-from .wording import nice, number
+from .wording import nice, number, region_name
 
 _LEVEL = 0.05
 _FAMILIES = {
@@ -199,7 +199,7 @@ def _matrices(table: pd.DataFrame, groups: Sequence[str]) -> list[HeatMap]:
         HeatMap(
             f"{title}: t of {groups[0]} against {groups[1]}",
             [(a, _row(a, [*rows, *references], cells, end)) for a in rows],
-            [*rows, *references, "alone"],
+            [*map(region_name, [*rows, *references]), "alone"],
             len(references) + 1,
             ticks,
             stops,
@@ -212,7 +212,7 @@ def _row(name: str, columns: Sequence[str], cells: Mapping, end: float) -> list[
     made = []
     for column in [*columns, None]:
         row = cells.get((name, column))
-        pair = name if column is None else f"{name} \u2212 {column}"
+        pair = name if column is None else f"{name} \u2212 {region_name(column)}"
         if name == column:
             made.append(Cell("", "", "", "the same region"))
         elif row is None:
@@ -255,7 +255,7 @@ def _curves(table: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 "low": place(row["g_low"]) if np.isfinite(row["g_low"]) else None,
                 "high": place(row["g_high"]) if np.isfinite(row["g_high"]) else None,
             }
-            name = "none" if row["kind"] == "none" else row["reference"]
+            name = "none" if row["kind"] == "none" else region_name(row["reference"])
             entries.append(
                 mark
                 | {

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .wording import number
+from .wording import number, region_name
 
 #: Rows of a long table that the page shows; the file has all of them.
 _MOST = 120
+#: Columns that name a region or reference.
+_REGIONS = ("region", "reference", "candidate", "relative_to")
 
 
 def p_value(value: float) -> str:
@@ -225,11 +227,11 @@ def plain_table(name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]
             text += (
                 f" The nearest to the bound of {number(most['limit'], 1)} is "
                 f"{most['participant_id']}, {number(abs(most['z']), 1)} robust SD from the median "
-                f"in {most['region']} minus {most['reference']}."
+                f"in {most['region']} minus {region_name(most['reference'])}."
             )
     shown = table.head(_MOST)
     rows = [
-        [_cell(row.get(column), how) for column, (_, how) in columns.items()]
+        [_cell(column, row.get(column), how) for column, (_, how) in columns.items()]
         for row in shown.to_dict("records")
     ]
     more = len(table) - len(shown)
@@ -248,9 +250,10 @@ def plain_table(name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]
     }
 
 
-def _cell(value: Any, how: str) -> str:
+def _cell(column: str, value: Any, how: str) -> str:
     if how in ("", "link"):
-        return value if isinstance(value, str) else "n/a"
+        shown = value if isinstance(value, str) else "n/a"
+        return region_name(shown) if column in _REGIONS else shown
     if value is None or not np.isfinite(value):
         return "n/a"
     return p_value(value) if how == "p" else number(value, int(how))

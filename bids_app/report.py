@@ -35,7 +35,7 @@ from .pictures import REGION_COLOURS
 from .reporting import acquisition_facts, plain, reporting_items
 from .sweeptable import sweep_table
 from .viewer import make_viewer, with_viewers
-from .wording import nice, number
+from .wording import nice, number, region_name
 
 #: Share of a region in the mask from which it counts as covered.
 FULL = 0.995
@@ -253,6 +253,7 @@ def read_atlas(name: str, paths: Mapping[str, Any], identity: str) -> dict[str, 
         "id": identity,
         "dseg": paths.get("dseg"),
         "table": table,
+        "references": _references(table),
         "rows": _rows(table, colours),
         "scale": _scale(table),
         "heat_maps": [] if differences is None else heat_maps(differences, table),
@@ -266,6 +267,20 @@ def read_atlas(name: str, paths: Mapping[str, Any], identity: str) -> dict[str, 
         },
         "legend": [(s, REGION_COLOURS[c - 1]) for s, c in colours.items()],
     }
+
+
+def _references(table: pd.DataFrame) -> list[str]:
+    """Of which regions the references of a table are made, in words."""
+    listed = table[table["index"].notna()]
+    name_of = {str(int(i)): n for i, n in zip(listed["index"], listed["name"], strict=True)}
+    told = []
+    for row in table[table["name"].isin(REFERENCES)].to_dict("records"):
+        parts = [name_of.get(p) for p in str(row.get("labels")).split("+")]
+        if all(parts) and row["name"] not in parts:
+            told.append(
+                f"{region_name(row['name'])} has the voxels of {', '.join(map(str, parts))}"
+            )
+    return told
 
 
 def _scale(table: pd.DataFrame) -> tuple[float, float] | None:
@@ -285,6 +300,7 @@ def _rows(table: pd.DataFrame, colours: Mapping[str, int]) -> list[dict[str, Any
     for row in table.to_dict("records"):
         colour = colours.get(split_side(row["name"])[0])
         row["colour"] = REGION_COLOURS[colour - 1] if colour else None
+        row["shown"] = region_name(row["name"])
         row["kind"] = "reference" if row["name"] in REFERENCES else row["hemisphere"]
         if scale and np.isfinite(row["mean"]):
             span = (scale[1] - scale[0]) or 1.0
