@@ -198,7 +198,8 @@ def test_tables_say_what_the_files_say(result, tmp_path):
     regions = pd.read_csv(files["roi_tsv"], sep="\t", na_values="n/a")
     for row in regions.to_dict("records"):
         # What only serves as a reference says so; the atlas may have a region of like name.
-        cells = f"{region_name(row['name'])} {number(row['n_voxels'], 0)} {number(row['volume_mm3'], 0)}"
+        size = f"{number(row['n_voxels'], 0)} {number(row['volume_mm3'], 0)}"
+        cells = f"{region_name(row['name'])} {size}"
         assert flat(cells) in page.words
         assert f"{number(row['mean'])} {number(row['sd'])} {number(row['se'], 2)}" in page.words
     differences = pd.read_csv(files["differential_tsv"], sep="\t", na_values="n/a")
