@@ -64,6 +64,7 @@ def write_pages(
     figures: Mapping[str, Sequence[CohortFigure]],
     averages: Sequence[Figure] = (),
     methods: str = "",
+    lost: Sequence[str] = (),
 ) -> Path:
     """:func:`write_page` for several atlases, by name.
 
@@ -77,6 +78,8 @@ def write_pages(
         Of :func:`bids_app.groupaverage.average_figures`.
     methods : str
         Of :func:`bids_app.methods.methods_text`.
+    lost : sequence of str
+        Sentences on what of the averages cannot be shown.
     """
     # Only names of pages that lie there become addresses, whatever a table holds.
     pages = {page.stem: quote(page.name) for page in path.parent.glob("sub-*.html")}
@@ -93,6 +96,7 @@ def write_pages(
             ],
             pages=pages,
             averages=averages,
+            lost=lost,
             methods=text_blocks(methods) if methods else [],
         )
     )
