@@ -23,12 +23,14 @@ import pandas as pd
 import qsmref
 from qsmref.analysis.names import split_side
 from qsmref.analysis.reference import REFERENCES
+from qsmref.anatomy import THROUGH_T1W
 from qsmref.files import write_text
 from qsmref.problems import Problem
 from qsmref.tables import read_tsv
 
 from .crashes import crash_text
 from .figures import nuclei, run_figures
+from .flicker import T1W, TEMPLATE
 from .heatmap import heat_maps
 from .methods import methods_text
 from .pictures import REGION_COLOURS
@@ -194,11 +196,25 @@ def _unseen(figures: Sequence[Any], sidecar: Mapping[str, Any]) -> str:
     lacking = []
     if made and not any(f.title.startswith("Wrapped phase") for f in figures):
         lacking.append("the phase as it was acquired")
-    if made and "Registration" in sidecar and not any(f.others for f in figures):
-        lacking.append("the images that the map was registered to")
+    if made and isinstance(sidecar.get("Registration"), Mapping):
+        lacking += _unseen_of_registration(figures, sidecar["Registration"])
     if not lacking:
         return ""
-    return f"Not shown: {' and '.join(lacking)}, since they are no longer where the map found them."
+    return (
+        f"Not shown: {' and '.join(lacking)}, which can no longer be read where the map found what "
+        "it was made of."
+    )
+
+
+def _unseen_of_registration(figures: Sequence[Any], told: Mapping[str, Any]) -> list[str]:
+    """Which of the images that were registered are not among those that take turns."""
+    shown = {name for figure in figures if figure.others for name in figure.names}
+    if not shown:
+        return ["the images that the map was registered to"]
+    # A map on the grid of the T1-weighted image was not registered to it.
+    apart = not str(told.get("MapToT1w")).startswith("none")
+    used = {T1W: told.get("Through") == THROUGH_T1W and apart, TEMPLATE: "ToTemplate" in told}
+    return [f"the {name}" for name, was in used.items() if was and name not in shown]
 
 
 def _counts(atlases: Sequence[Mapping[str, Any]]) -> dict[str, int]:
