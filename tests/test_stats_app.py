@@ -200,7 +200,7 @@ def test_bad_requests_get_a_sentence_and_a_code(folder, capsys, options, code, w
         (lambda t: t.assign(SN=["x"] + [0.1] * 23), "column 'SN', sub-01: 'x' is not a finite"),
         (lambda t: t.assign(group=["patient"] + ["control"] * 23), "has 1 participant (sub-01)"),
         (lambda t: t.assign(group=""), "the column 'group' is empty"),
-        (lambda t: t.assign(ID=["", *t["ID"][1:]]), "row 1: there is nothing in the column 'ID'"),
+        (lambda t: t.assign(ID=["", *t["ID"][1:]]), "line 2: there is nothing in the column 'ID'"),
         (lambda t: t.iloc[:0], "has no rows"),
     ],
 )
