@@ -252,7 +252,10 @@ def _report(output_dir: Path, subject: str, results, settings: Settings, problem
     stamp = output_dir / "logs" / "status" / f"sub-{subject}.report"
     made_of = digest(results, settings.to_toml(), qsmref.__version__, *map(str, problems))
     page = output_dir / f"sub-{subject}.html"
-    if page.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == made_of:
+    there = page.is_file() and stamp.is_file()
+    # All three are made of the same: one that was deleted comes back with the others.
+    there = there and (not results or _path_of_methods(output_dir, subject).is_file())
+    if there and stamp.read_text(encoding="utf-8") == made_of:
         return
     from .report import write_participant_report
 
@@ -266,8 +269,11 @@ def _write_methods(output_dir: Path, subject: str, results) -> None:
     from .methods import methods_text
 
     if results:
-        path = output_dir / "logs" / "methods" / f"sub-{subject}.md"
-        files.write_text(path, methods_text(results))
+        files.write_text(_path_of_methods(output_dir, subject), methods_text(results))
+
+
+def _path_of_methods(output_dir: Path, subject: str) -> Path:
+    return output_dir / "logs" / "methods" / f"sub-{subject}.md"
 
 
 def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:
