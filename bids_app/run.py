@@ -194,16 +194,18 @@ def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
     """Run the graph; what went wrong comes back as problems."""
     # nipype collects garbage after every step; what is loaded by now is not worth looking at.
     gc.freeze()
+    why = ""
     try:
         # What nipype writes into the current folder, such as records of the resource monitor,
         # stays in the work folder.
         with contextlib.chdir(workflow.base_dir):
             workflow.run(**arguments)
     except Exception as error:
+        lines = str(error).strip().splitlines()
+        why = f": {lines[-1].strip().rstrip('.') if lines else type(error).__name__}"
         if not progress.problems:
             # Not a step but the engine itself: there is nothing else that could tell of it.
-            cause = str(error).strip().splitlines()
-            sentence = f"the graph stopped: {cause[-1] if cause else type(error).__name__}"
+            sentence = f"the graph stopped{why}"
             code = ExitCode.IO_ERROR if isinstance(error, OSError) else ExitCode.INTERNAL
             progress.problems.append(Problem("", sentence, code, step="graph"))
     done = {run.prefix for run in progress.completed(runs)}
@@ -211,7 +213,7 @@ def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
     stopped = [
         Problem(
             run.subject,
-            "not done, since the graph stopped.",
+            f"not done, since the graph stopped{why}.",
             ExitCode.SOME_FAILED,
             "graph",
             run.prefix,

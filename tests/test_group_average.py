@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 import tiny_bids as tiny
 
+from bids_app.average import average_maps
 from bids_app.groupaverage import average_figures
 from bids_app.grouppage import write_pages
 from bids_app.report import read_atlas
 from qsmref import images
 from qsmref.analysis import region_table
+from qsmref.problems import DataError
+from qsmref.settings import Settings
 from qsmref.tables import write_tsv
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -82,3 +86,21 @@ def test_a_damaged_sidecar_or_average_is_told(out):
     (out / "group" / "space-T_desc-mean_Chimap.json").write_text(json.dumps([1]), encoding="utf-8")
     figures, lost = average_figures(out, read_atlas)
     assert figures == [] and lost[0].startswith("The average in T is not shown: space-T_desc-mean")
+
+
+def test_a_map_that_cannot_be_averaged_is_told_in_the_sentence_of_this_run(tmp_path):
+    out = tmp_path / "out"
+    for label in ("01", "02"):
+        stem = out / f"sub-{label}" / "anat" / f"sub-{label}_space-T"
+        chi = np.full(SHAPE, 0.01, np.float32)
+        chi[4, 4, 4] = 0.02 if label == "01" else np.nan
+        images.save(chi, stem.with_name(f"{stem.name}_desc-unreferenced_Chimap.nii.gz"), AFFINE)
+        mask = np.ones(SHAPE, dtype=bool)
+        images.save(mask, stem.with_name(f"{stem.name}_desc-brain_mask.nii.gz"), AFFINE)
+    settings = Settings.from_preset("default", work_dir=tmp_path / "work")
+    # What a step of another run has left there is not of this one.
+    stale = tmp_path / "work" / "cohort_T_wf" / "old" / "problem.json"
+    tiny.write_json(stale, {"sentence": "old.", "code": 65})
+    os.utime(stale, (0, 0))
+    with pytest.raises(DataError, match="sub-02_space-T.*NaN or infinite"):
+        average_maps(out, settings)
