@@ -73,27 +73,28 @@ def outlier_table(outcomes: Outcomes, design: Design) -> pd.DataFrame:
     codes = design.codes[place[place >= 0]]
     labels = label_families(kept.rows)
     rows = np.flatnonzero((labels == "pairs").to_numpy())
-    z, limits, values, medians = _distances(kept, rows, codes)
-    known = np.isfinite(z)
-    far = np.abs(z) / limits
-    beyond = known & (far > 1)
+    z, values, medians, limits = _distances(kept, rows, codes)
+    far = np.abs(z)
+    for code in range(len(limits)):
+        far[codes == code] /= limits[code]
+    far[np.isnan(far)] = -1.0
     table = pd.DataFrame(
         {
             "participant_id": kept.participants,
             "group": [design.groups[c] if design.groups else None for c in codes],
-            "n": known.sum(axis=1),
-            "n_outlying": beyond.sum(axis=1),
+            "n": (far >= 0).sum(axis=1),
+            "n_outlying": (far > 1).sum(axis=1),
         }
     )
     table["group"] = table["group"].astype(object)
     count = len(table)
-    at = np.zeros(count, dtype=np.intp)
-    if len(rows):
-        at = np.argmax(np.where(known, far, -1.0), axis=1)
+    at = np.argmax(far, axis=1) if len(rows) else np.zeros(count, dtype=np.intp)
     some = table["n"].to_numpy() > 0
     each = np.arange(count)
-    for name, array in (("z", z), ("limit", limits), ("difference", values), ("median", medians)):
-        table[name] = np.where(some, array[each, at], np.nan) if len(rows) else np.nan
+    found = {"z": (z, each), "difference": (values, each)}
+    found |= {"limit": (limits, codes), "median": (medians, codes)}
+    for name, (array, which) in found.items():
+        table[name] = np.where(some, array[which, at], np.nan) if len(rows) else np.nan
     for name in ("region", "reference"):
         words = kept.rows[name].to_numpy()[rows[at]] if len(rows) else np.full(count, None)
         chosen = [word if has else None for word, has in zip(words, some, strict=True)]
@@ -110,43 +111,37 @@ def outlier_table(outcomes: Outcomes, design: Design) -> pd.DataFrame:
 def _distances(
     outcomes: Outcomes, rows: np.ndarray, codes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(scan, row) z, its bound, values and medians of the group; NaN where there are too few."""
+    """(scan, row) z and values, (group, row) medians and bounds; NaN where there are too few."""
     values = outcomes.values(rows)
-    away, medians = np.full_like(values, np.nan), np.full_like(values, np.nan)
-    sizes = np.zeros_like(values)
-    groups = np.zeros(len(rows))
+    z = np.full_like(values, np.nan)
+    shape = (int(codes.max(initial=0)) + 1, len(rows))
+    medians, sizes = np.full(shape, np.nan), np.zeros(shape)
     for code in np.unique(codes):
         inside = codes == code
         part = values[inside]
         count = np.isfinite(part).sum(axis=0)
         enough = count >= FEWEST
-        if not enough.any():
-            continue
-        where = np.ix_(inside, enough)
-        medians[where] = np.nanmedian(part[:, enough], axis=0)
-        away[where] = values[where] - medians[where]
-        sizes[where] = count[enough]
-        groups += enough
-    known = np.isfinite(away)
+        if enough.any():
+            medians[code, enough] = np.nanmedian(part[:, enough], axis=0)
+            sizes[code, enough] = count[enough]
+            z[inside] = part - medians[code]
     spread = np.full(len(rows), np.nan)
-    some = known.any(axis=0)
+    some = (sizes > 0).any(axis=0)
     if some.any():
-        spread[some] = np.nanquantile(np.abs(away[:, some]), _PART, axis=0) / _SD_AT_PART
+        spread[some] = np.nanquantile(np.abs(z[:, some]), _PART, axis=0) / _SD_AT_PART
     # Values that are the same but for rounding have no scatter to measure by.
     spread[spread <= outcomes.resolution()[rows]] = np.nan
-    with np.errstate(invalid="ignore"):
-        z = away / spread
-    # Like the values: where there is none, there is nothing to be an outlier.
-    medians[~np.isfinite(z)] = np.nan
-    return z, _bounds(np.isfinite(z), sizes, groups), values, medians
+    sizes[:, np.isnan(spread)] = 0
+    z /= spread
+    return z, values, medians, _bounds(sizes)
 
 
-def _bounds(known: np.ndarray, sizes: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(scan, row) bound of each z; `sizes` are those of the groups, `groups` their number."""
+def _bounds(sizes: np.ndarray) -> np.ndarray:
+    """Bound of the z of each group and row, where so many participants have a z."""
     from scipy.stats import t
 
-    count = int(known.sum())
-    degrees = _EFFICIENCY * np.maximum(known.sum(axis=0) - groups, 1)
-    bound = t.isf(LEVEL / (2 * max(count, 1)), degrees)
+    values = sizes.sum()
+    degrees = _EFFICIENCY * np.maximum(sizes.sum(axis=0) - (sizes > 0).sum(axis=0), 1)
+    bound = t.isf(LEVEL / (2 * max(values, 1)), degrees)
     with np.errstate(divide="ignore"):
         return bound * np.sqrt(1 + np.pi / (2 * sizes))
