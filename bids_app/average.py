@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from qsmref import files
 from qsmref.headers import Grid
 from qsmref.metadata import parse_name
 from qsmref.problems import DataError, ExitCode
@@ -83,8 +83,8 @@ def _run(
     output_dir: Path,
     settings: Settings,
 ) -> None:
-    from qsmref.interfaces.base import PROBLEM_FILE
     from qsmref.workflows.cohort import init_cohort_wf
+    from qsmref.workflows.local import told_by
 
     from .graph import configure
 
@@ -102,12 +102,10 @@ def _run(
     workflow.base_dir = str(settings.work_dir.absolute())
     folder = Path(workflow.base_dir) / workflow.name
     folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
     try:
         with contextlib.chdir(folder):
             workflow.run(plugin="Linear")
     except Exception as error:
         # nipype passes tracebacks on; the step has left a note that says it in one sentence.
-        for note in folder.rglob(PROBLEM_FILE):
-            told = files.read_json(note)
-            raise DataError(told["sentence"], ExitCode(told["code"])) from error
-        raise
+        raise told_by(folder, started, error) from error

@@ -13,12 +13,14 @@ import numpy as np
 
 from qsmref.problems import DataError
 from qsmref.resampling import resample
+from qsmref.voxels import read
 
 from . import pictures
 from .model import Figure
 from .pictures import Picture, View, three_planes
 
-_MAGNITUDE, _T1W, _TEMPLATE = "magnitude", "T1-weighted image", "template"
+#: What the images are called in titles and on buttons.
+MAGNITUDE, T1W, TEMPLATE = "magnitude", "T1-weighted image", "template"
 
 
 def flickers(view: View, files: Mapping[str, Any], brain: np.ndarray) -> list[Figure]:
@@ -38,18 +40,18 @@ def flickers(view: View, files: Mapping[str, Any], brain: np.ndarray) -> list[Fi
         return []
     grid, planes = files["magnitude"], {}
     chain: list[tuple[Path, bool]] = []
-    planes[_MAGNITUDE] = _planes(view, pictures.load(grid), brain, _MAGNITUDE)
+    planes[MAGNITUDE] = _planes(view, pictures.load(grid), brain, MAGNITUDE)
     if {"t1w", "map_to_t1w"} <= set(registration):
         chain = [(registration["map_to_t1w"], True)]
         t1w = _brought(registration["t1w"], grid, chain)
         if t1w is not None:
-            planes[_T1W] = _planes(view, t1w, brain, _T1W)
+            planes[T1W] = _planes(view, t1w, brain, T1W)
     if {"template", "template_to_map"} <= set(registration):
         template = _brought(
             registration["template"], grid, [*chain, (registration["template_to_map"], False)]
         )
         if template is not None:
-            planes[_TEMPLATE] = _planes(view, template, brain, _TEMPLATE)
+            planes[TEMPLATE] = _planes(view, template, brain, TEMPLATE)
     names = list(planes)
     return [_flicker(names[k], names[k + 1], planes) for k in range(len(names) - 1)]
 
@@ -57,8 +59,11 @@ def flickers(view: View, files: Mapping[str, Any], brain: np.ndarray) -> list[Fi
 def _brought(image: Path, grid: Path, transforms: list[tuple[Path, bool]]) -> np.ndarray | None:
     """An image on the grid of the map; None when it or a transform cannot be used any more."""
     try:
+        # Read first: a reader says of a damaged image in a sentence what ITK does not.
+        read(image)
         return resample(image, grid, [path for path, _ in transforms], [i for _, i in transforms])
     except (DataError, OSError, ValueError):
+        # The page says which image it does without.
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -138,9 +139,11 @@ def _write_page(
     ]
     methods = methods_text(maps, sentences)
     files.write_text(output_dir / FOLDER / "methods.md", methods)
-    averages = average_figures(output_dir, read_atlas)
+    averages, lost = average_figures(output_dir, read_atlas)
+    for line in lost:
+        print(f"qsmref: warning: {line}", file=sys.stderr, flush=True)
     path = output_dir / "group.html"
-    write_pages(path, "Comparison of participants", cohorts, figures, averages, methods)
+    write_pages(path, "Comparison of participants", cohorts, figures, averages, methods, lost)
 
 
 def _people(bids_dir: Path, settings: Settings) -> pd.DataFrame | None:

@@ -11,6 +11,8 @@ import numpy as np
 from qsmref.files import read_json
 from qsmref.headers import Grid
 from qsmref.metadata import parse_name
+from qsmref.problems import DataError
+from qsmref.voxels import read
 
 from . import pictures
 from .figures import MAP_WINDOW_PPB
@@ -22,8 +24,8 @@ from .wording import nice
 
 def average_figures(
     output_dir: Path, read_atlas: Callable[[str, Mapping[str, Any], str], Mapping[str, Any]]
-) -> list[Figure]:
-    """Mean and SD of the maps in each template.
+) -> tuple[list[Figure], list[str]]:
+    """Mean and SD of the maps in each template, and what cannot be shown of them.
 
     Parameters
     ----------
@@ -34,46 +36,58 @@ def average_figures(
 
     Returns
     -------
-    list of Figure
-        Empty where no maps were averaged.
+    figures, lost
+        Both empty where no maps were averaged; a sentence for each file that is damaged, and left
+        out.
     """
     figures: list[Figure] = []
+    lost: list[str] = []
     for path in sorted((output_dir / "group").glob("space-*_desc-mean_Chimap.nii.gz")):
         space = parse_name(path).entities["space"]
-        spread = path.with_name(f"space-{space}_desc-sd_Chimap.nii.gz")
-        sidecar = path.with_name(path.name.partition(".")[0] + ".json")
-        count = read_json(sidecar).get("NumberOfParticipants") if sidecar.is_file() else None
-        mean = pictures.load(path) * 1000
-        sd = pictures.load(spread) * 1000 if spread.is_file() else None
-        # For looking only: both images are zero where no map is valid.
-        valid = (mean != 0) if sd is None else (mean != 0) | (sd != 0)
-        figures += _of_template(
-            output_dir,
-            path,
-            space,
-            count,
-            (mean, sd, valid),
-            _atlases(output_dir, path),
-            read_atlas,
-        )
-    return figures
+        try:
+            figures += _of_space(output_dir, path, space, read_atlas, lost)
+        except DataError as error:
+            lost.append(f"The average in {space} is not shown: {error}")
+    return figures, lost
+
+
+def _of_space(
+    output_dir: Path,
+    path: Path,
+    space: str,
+    read_atlas: Callable[..., Mapping[str, Any]],
+    lost: list[str],
+) -> list[Figure]:
+    """Figures of one template; sentences on its label images are added to `lost`."""
+    spread = path.with_name(f"space-{space}_desc-sd_Chimap.nii.gz")
+    sidecar = path.with_name(path.name.partition(".")[0] + ".json")
+    count = _json(sidecar).get("NumberOfParticipants") if sidecar.is_file() else None
+    mean = read(path) * 1000
+    sd = read(spread) * 1000 if spread.is_file() else None
+    # For looking only: both images are zero where no map is valid.
+    valid = (mean != 0) if sd is None else (mean != 0) | (sd != 0)
+    atlases = {}
+    for name, files in _atlases(output_dir, path, lost).items():
+        try:
+            labels = read(files["dseg"], np.float64).astype(np.int32)
+            atlases[name] = read_atlas(name, files, f"average-{name}") | {"labels": labels}
+        except DataError as error:
+            lost.append(f"The regions of {name} are not shown on the average in {space}: {error}")
+    return _of_template(path, space, count, (mean, sd, valid), atlases)
 
 
 def _of_template(
-    output_dir: Path,
     path: Path,
     space: str,
     count: Any,
     images: tuple[np.ndarray, np.ndarray | None, np.ndarray],
-    atlases: Mapping[str, Mapping[str, Path]],
-    read_atlas: Callable[..., Mapping[str, Any]],
+    atlases: Mapping[str, Mapping[str, Any]],
 ) -> list[Figure]:
     mean, sd, valid = images
     _, affine = pictures.grid(path)
-    read = {n: read_atlas(n, files, f"average-{n}") for n, files in atlases.items()}
     painted = {}
-    for name, atlas in read.items():
-        labels = pictures.load(atlas["dseg"], np.int32)
+    for name, atlas in atlases.items():
+        labels = atlas["labels"]
         table = np.zeros(int(labels.max(initial=0)) + 1, dtype=np.uint8)
         for index, colour in atlas["colour_of"].items():
             if 0 < index < len(table):
@@ -102,7 +116,7 @@ def _of_template(
                 "The labels of the template, on the slices that show most of them.",
                 three_planes(view, mean, MAP_WINDOW_PPB, words, **shown),
                 axial_strip(view, mean, MAP_WINDOW_PPB, words, numbers > 0, **shown),
-                legend=read[name]["legend"],
+                legend=atlases[name]["legend"],
             )
         )
     if sd is not None:
@@ -121,18 +135,39 @@ def _of_template(
     return figures
 
 
-def _atlases(output_dir: Path, average: Path) -> dict[str, dict[str, Path]]:
+def _atlases(output_dir: Path, average: Path, lost: list[str]) -> dict[str, dict[str, Path]]:
     """Label images on the grid of an average that participants were measured in."""
     datasets, found = Datasets(output_dir), {}
-    grid = Grid.of(average)
+    grid, told = Grid.of(average), set()
     for sidecar in sorted(output_dir.glob("sub-*/**/anat/*_atlas-*_dseg.json")):
         name = parse_name(sidecar).entities["atlas"]
         table = sidecar.with_name(sidecar.name.replace("_dseg.json", "_desc-roi_Chimap.tsv"))
         if name in found or not table.is_file():
             continue
-        sources = read_json(sidecar).get("Sources")
-        for source in sources if isinstance(sources, list) else []:
-            image = datasets.file(source)
-            if image is not None and Grid.of(image).same_as(grid):
-                found[name] = {"dseg": image, "roi_tsv": table}
+        try:
+            sources = _json(sidecar).get("Sources")
+            for source in sources if isinstance(sources, list) else []:
+                image = datasets.file(source)
+                if image is not None and _lies_on(image, grid):
+                    found[name] = {"dseg": image, "roi_tsv": table}
+        except DataError as error:
+            # All participants may name the same file.
+            if str(error) not in told:
+                lost.append(f"No regions of {name} are taken from it for the average: {error}")
+            told.add(str(error))
     return found
+
+
+def _lies_on(image: Path, grid: Grid) -> bool:
+    """Whether an image lies on a grid; transforms and tables are no images."""
+    return image.name.endswith((".nii.gz", ".nii")) and Grid.of(image).same_as(grid)
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path.name} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path.name} is no JSON object; run the level participant again.")
+    return content

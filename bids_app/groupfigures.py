@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from qsmref.analysis.cohort import Results
 from qsmref.analysis.names import split_side
 
+from .wording import region_name
+
 #: Names of all figures.
 FIGURES = ("forest", "matrix", "survival", "specification", "stability")
 _LEVEL = 0.05
@@ -81,7 +83,9 @@ def _joined(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _label(region: str, reference) -> str:
-    return f"{region} \u2212 {reference}" if isinstance(reference, str) else f"{region} alone"
+    if not isinstance(reference, str):
+        return f"{region} alone"
+    return f"{region} \u2212 {region_name(reference)}"
 
 
 def forest(comparison: pd.DataFrame, groups: Sequence[str]) -> CohortFigure | None:
@@ -173,7 +177,10 @@ def matrices(comparison: pd.DataFrame, groups: Sequence[str]) -> CohortFigure | 
         ]
         for axis, image, values, title in zip(axes, drawn, (t, q), ("t", "q"), strict=True):
             axis.set_xticks(
-                range(len(columns) + 1), [*columns, "alone"], rotation=90, fontsize=_SIZE
+                range(len(columns) + 1),
+                [*map(region_name, columns), "alone"],
+                rotation=90,
+                fontsize=_SIZE,
             )
             axis.set_yticks(range(len(names)), names, fontsize=_SIZE)
             axis.set_title(f"{title}, row minus column", fontsize=_SIZE + 1)
@@ -292,7 +299,7 @@ def specification_curve(table: pd.DataFrame, groups: Sequence[str]) -> CohortFig
                 )  # fmt: skip
             axis.axhline(0, color=_LINE, lw=0.8)
             few = len(part) <= 16
-            ticks = part["reference"].fillna("none") if few else []
+            ticks = part["reference"].fillna("none").map(region_name) if few else []
             axis.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=_SIZE - 1)
             axis.set_title(name, fontsize=_SIZE + 1)
             axis.spines[["top", "right"]].set_visible(False)

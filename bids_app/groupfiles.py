@@ -13,7 +13,7 @@ from qsmref.analysis.columns import TITLES, describe, family_sentence
 from qsmref.analysis.statistics import group_labels
 
 from .groupfigures import FIGURES, CohortFigure, cohort_figures
-from .grouptables import whole_mask
+from .grouptables import adjustment, whole_mask
 
 
 def write_results(
@@ -126,6 +126,8 @@ def closing_words(results: Results) -> list[str]:
                 f"all differences at once: p {_small(row['p'])}, by permutation "
                 f"{_small(row['p_permutation'])}"
             )
+            if adjustment(results.tables["omnibus"]):
+                lines.append(adjustment(results.tables["omnibus"]))
     return lines
 
 

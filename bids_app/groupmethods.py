@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from qsmref.analysis.columns import family_sentence
-from qsmref.analysis.outliers import FEWEST, LIMIT
+from qsmref.analysis.outliers import FEWEST, LEVEL
 
 #: Tests as a methods section says them, with where they were published.
 TESTS = {
@@ -65,7 +65,9 @@ def comparison_sentences(
         told.append(f"It was repeated under {masks} of other coverage.")
     if "outliers" in tables and (tables["outliers"]["n"] > 0).any():
         told.append(
-            f"Differences further than {LIMIT:g} robust SD from the median of the group are told "
-            f"of (groups of at least {FEWEST}); nobody was left out for them."
+            f"Participants with differences beyond a bound that {LEVEL:.0%} of cohorts without "
+            "outliers, at most, exceed anywhere (robust SD from the median of the group, "
+            "Bonferroni over participants and differences; groups of at least "
+            f"{FEWEST}) are told of; nobody was left out for them."
         )
     return told

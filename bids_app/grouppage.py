@@ -16,18 +16,19 @@ import numpy as np
 import pandas as pd
 
 import qsmref
+from qsmref.analysis.audit import most_moved
 from qsmref.analysis.cohort import Results
 from qsmref.analysis.names import split_side
 from qsmref.files import write_text
 
 from .groupfigures import CohortFigure
 from .groupmethods import TESTS
-from .grouptables import SHOWN, p_value, plain_table, whole_mask
+from .grouptables import SHOWN, adjustment, p_value, plain_table, whole_mask
 from .heatmap import Cell, HeatMap, colours_at
 from .model import Figure
 from .pictures import data_uri
 from .report import environment, text_blocks
-from .wording import nice, number
+from .wording import nice, number, region_name
 
 _LEVEL = 0.05
 _FAMILIES = {
@@ -63,6 +64,7 @@ def write_pages(
     figures: Mapping[str, Sequence[CohortFigure]],
     averages: Sequence[Figure] = (),
     methods: str = "",
+    lost: Sequence[str] = (),
 ) -> Path:
     """:func:`write_page` for several atlases, by name.
 
@@ -76,6 +78,8 @@ def write_pages(
         Of :func:`bids_app.groupaverage.average_figures`.
     methods : str
         Of :func:`bids_app.methods.methods_text`.
+    lost : sequence of str
+        Sentences on what of the averages cannot be shown.
     """
     # Only names of pages that lie there become addresses, whatever a table holds.
     pages = {page.stem: quote(page.name) for page in path.parent.glob("sub-*.html")}
@@ -92,6 +96,7 @@ def write_pages(
             ],
             pages=pages,
             averages=averages,
+            lost=lost,
             methods=text_blocks(methods) if methods else [],
         )
     )
@@ -115,6 +120,7 @@ def _cohort(name: str, results: Results, k: int) -> dict[str, Any]:
     groups = tuple(results.facts.get("groups", {}))
     if "ttest" in tables:
         made["omnibus"] = _omnibus(tables["omnibus"]) if "omnibus" in tables else []
+        made["adjustment"] = adjustment(tables["omnibus"]) if "omnibus" in tables else ""
         if len(groups) == 2:
             made["heat_maps"] = _matrices(tables["ttest"], groups)
     if "specifications" in tables:
@@ -197,7 +203,7 @@ def _matrices(table: pd.DataFrame, groups: Sequence[str]) -> list[HeatMap]:
         HeatMap(
             f"{title}: t of {groups[0]} against {groups[1]}",
             [(a, _row(a, [*rows, *references], cells, end)) for a in rows],
-            [*rows, *references, "alone"],
+            [*map(region_name, [*rows, *references]), "alone"],
             len(references) + 1,
             ticks,
             stops,
@@ -210,7 +216,7 @@ def _row(name: str, columns: Sequence[str], cells: Mapping, end: float) -> list[
     made = []
     for column in [*columns, None]:
         row = cells.get((name, column))
-        pair = name if column is None else f"{name} \u2212 {column}"
+        pair = name if column is None else f"{name} \u2212 {region_name(column)}"
         if name == column:
             made.append(Cell("", "", "", "the same region"))
         elif row is None:
@@ -253,7 +259,7 @@ def _curves(table: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 "low": place(row["g_low"]) if np.isfinite(row["g_low"]) else None,
                 "high": place(row["g_high"]) if np.isfinite(row["g_high"]) else None,
             }
-            name = "none" if row["kind"] == "none" else row["reference"]
+            name = "none" if row["kind"] == "none" else region_name(row["reference"])
             entries.append(
                 mark
                 | {
@@ -281,5 +287,6 @@ def _curves(table: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     # Both sides together are what most readers look for.
     single = {c["region"] for c in curves if split_side(c["region"])[1]}
     overview.sort(key=lambda row: row["region"] in single)
-    curves.sort(key=lambda row: row["region"] in single)
-    return {"rows": overview, "ticks": ticks}, curves
+    first = most_moved(table)
+    curves.sort(key=lambda row: (row["region"] != first, row["region"] in single))
+    return {"rows": overview, "ticks": ticks, "first": first}, curves

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .wording import number
+from .wording import number, region_name
 
 #: Rows of a long table that the page shows; the file has all of them.
 _MOST = 120
+#: Columns that name a region or reference.
+_REGIONS = ("region", "reference", "candidate", "relative_to")
 
 
 def p_value(value: float) -> str:
@@ -26,6 +28,12 @@ def whole_mask(table: pd.DataFrame) -> pd.DataFrame:
     cover = table[["slab_cut_mm", "erosion_mm"]]
     first = cover.sort_values(["slab_cut_mm", "erosion_mm"]).iloc[0]
     return table[(cover == first).all(axis=1)]
+
+
+def adjustment(omnibus: pd.DataFrame) -> str:
+    """What covariates cost the test of all differences under the whole mask; empty without."""
+    sentence = whole_mask(omnibus)["adjustment"].iloc[0]
+    return sentence if isinstance(sentence, str) else ""
 
 
 #: Tables that are shown as they are: title, columns with their heading and how to write them.
@@ -168,9 +176,10 @@ SHOWN: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
     ),
     "outliers": (
         "Who is unlike the others",
-        "Differences more than 3.5 robust SD from the median of the group, which carry no offset "
-        "of the map: see whether mask, field and registration of these participants are sound. "
-        "Nobody is left out for it.",
+        "Differences so far from the median of the group that one of twenty healthy cohorts, at "
+        "most, has any participant with such a one (distances in robust SD; the bound is for all "
+        "participants and differences together). They carry no offset of the map: see whether "
+        "mask, field and registration of these participants are sound. Nobody is left out for it.",
         {
             "participant_id": ("Participant", "link"),
             "group": ("Group", ""),
@@ -181,6 +190,7 @@ SHOWN: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
             "difference": ("ppb", "1"),
             "median": ("Median of the group", "1"),
             "z": ("Robust SD away", "1"),
+            "limit": ("Bound", "1"),
         },
     ),
     "excluded": (
@@ -212,9 +222,16 @@ def plain_table(name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]
         compared = int((table["n"] > 0).sum())
         table = table[table["n_outlying"] > 0]
         text += f" {len(table)} of {compared} participants have such differences."
+        if compared and not len(table):
+            most = tables["outliers"].loc[lambda rows: rows["n"] > 0].iloc[0]
+            text += (
+                f" The nearest to the bound of {number(most['limit'], 1)} is "
+                f"{most['participant_id']}, {number(abs(most['z']), 1)} robust SD from the median "
+                f"in {most['region']} minus {region_name(most['reference'])}."
+            )
     shown = table.head(_MOST)
     rows = [
-        [_cell(row.get(column), how) for column, (_, how) in columns.items()]
+        [_cell(column, row.get(column), how) for column, (_, how) in columns.items()]
         for row in shown.to_dict("records")
     ]
     more = len(table) - len(shown)
@@ -233,9 +250,10 @@ def plain_table(name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]
     }
 
 
-def _cell(value: Any, how: str) -> str:
+def _cell(column: str, value: Any, how: str) -> str:
     if how in ("", "link"):
-        return value if isinstance(value, str) else "n/a"
+        shown = value if isinstance(value, str) else "n/a"
+        return region_name(shown) if column in _REGIONS else shown
     if value is None or not np.isfinite(value):
         return "n/a"
     return p_value(value) if how == "p" else number(value, int(how))

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from qsmref.analysis import difference_matrix
 from qsmref.analysis.reference import REFERENCES
 
-from .wording import number
+from .wording import number, region_name
 
 #: Ends of the colour scale, ppb; the first that holds nine of ten differences is taken, so that one
 #: odd region (a vein) does not bleach all the others. What lies beyond has the colour of the end.
@@ -103,10 +103,11 @@ class _Pairs:
         low, high = f"\u2212{self.end}", str(self.end)
         if self.beyond:
             low, high = f"\u2264 {low}", f"\u2265 {high}"
-        return HeatMap(title, rows, columns, len(references), [low, "0", high], stops)
+        shown = [region_name(column) for column in columns]
+        return HeatMap(title, rows, shown, len(references), [low, "0", high], stops)
 
     def cell(self, row: str, column: str) -> Cell:
-        pair = f"{row} \u2212 {column}"
+        pair = f"{row} \u2212 {region_name(column)}"
         if row == column:
             return Cell("", "", "", "the same region")
         value, error = self.values.loc[row, column], self.errors.loc[row, column]

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -72,6 +73,28 @@ class Outspoken:
         return super()._clean_queue(jobid, graph, result={"result": value, "traceback": lines})
 
 
+def how_ended(processes: Iterable[Any]) -> list[str]:
+    """A line on the first of some processes that did not end well, for :func:`explain`.
+
+    Parameters
+    ----------
+    processes : iterable of multiprocessing.Process
+        Of a pool that is broken.
+
+    Returns
+    -------
+    list of str
+        ``WorkerEnded: SIGINT`` or ``WorkerEnded: status 3``; empty where none has ended.
+    """
+    for process in processes:
+        code = process.exitcode
+        if code is None or code == 0:
+            continue
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return [f"WorkerEnded: {name if code < 0 else f'status {code}'}\n"]
+    return []
+
+
 class SturdyMultiProcPlugin(Outspoken, MultiProcPlugin):
     """Plugin ``MultiProc`` that survives the death of a worker.
 
@@ -104,7 +127,8 @@ class SturdyMultiProcPlugin(Outspoken, MultiProcPlugin):
             self.pool = self._make_pool(self.processors)
             future = self.pool.submit(run_node, *job)
         self._task_obj[self._taskid] = future
-        future.add_done_callback(partial(self._keep, job, again=True))
+        processes = list((self.pool._processes or {}).values())
+        future.add_done_callback(partial(self._keep, job, processes, again=True))
         return self._taskid
 
     def _make_pool(self, processes: int) -> ProcessPoolExecutor:
@@ -115,16 +139,22 @@ class SturdyMultiProcPlugin(Outspoken, MultiProcPlugin):
             mp_context=get_context(self.plugin_args.get("mp_context")),
         )
 
-    def _keep(self, job: tuple, future: Future, again: bool) -> None:
-        """Keep the result of a job for the loop that waits for it."""
+    def _keep(self, job: tuple, processes: list, future: Future, again: bool) -> None:
+        """Keep the result of a job for the loop that waits for it.
+
+        `processes` are those of the pool that had the job; the pool itself forgets them.
+        """
         taskid, error = job[-1], future.exception()
         if isinstance(error, BrokenProcessPool) and again and not self._stopped.wait(self._GRACE):
             pool = self._make_pool(1)
             second = pool.submit(run_node, *job)
-            second.add_done_callback(partial(self._keep, job, again=False))
+            alone = list((pool._processes or {}).values())
+            second.add_done_callback(partial(self._keep, job, alone, again=False))
             pool.shutdown(wait=False)
         elif error is not None:
             words = traceback.format_exception(error)
+            if isinstance(error, BrokenProcessPool):
+                words += how_ended(processes)
             self._taskresult[taskid] = {"result": None, "traceback": words, "taskid": taskid}
         else:
             self._taskresult[taskid] = future.result()

@@ -29,6 +29,7 @@ _WITHOUT_A_WORD = (
 _MACHINE = (
     (r"\S*SlurmError: .*|RuntimeError: Could not submit .*", "refused", ExitCode.INTERNAL),
     (r"(?:\w+\.)*\w*MemoryError\b.*", "memory", ExitCode.INTERNAL),
+    (r"WorkerEnded: .*", "signal", ExitCode.INTERNAL),
     (r"\S*Error: \[Errno \d+\] .*", "disk", ExitCode.IO_ERROR),
 )
 _MEANING = {
@@ -37,16 +38,32 @@ _MEANING = {
 }
 
 
+def _of_signal(name: str) -> str:
+    """What it means that the process of a step was ended by a signal, or ended by itself."""
+    if name == "SIGKILL":
+        return _WITHOUT_A_WORD
+    if name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        cause = "somebody or another program asked it to; the same command goes on from here."
+        return f"the process of the step was ended by {name}: {cause}"
+    if name.startswith("status"):
+        return f"the process of the step ended by itself, with {name}; a library gave up."
+    return f"the process of the step was ended by {name}: an error of a library or the machine."
+
+
 def explain(words: str) -> dict[str, Any]:
     """Sentence and exit code for a failure of which only a traceback is left, if that.
 
     >>> explain("Traceback ...\\nOSError: [Errno 5] Input/output error")["sentence"]
     'reading or writing failed: OSError: [Errno 5] Input/output error.'
+    >>> explain("Traceback ...\\nWorkerEnded: SIGSEGV")["sentence"]
+    'the process of the step was ended by SIGSEGV: an error of a library or the machine.'
     """
     for pattern, meaning, code in _MACHINE:
         found = re.search(rf"^\s*({pattern})$", words, re.MULTILINE)
         if found:
             words = found[1].strip()
+            if meaning == "signal":
+                return {"sentence": _of_signal(words.partition(": ")[2]), "code": code}
             sentence = io_sentence(words) if meaning == "disk" else _MEANING[meaning].format(words)
             return {"sentence": sentence, "code": code}
     return {"sentence": _WITHOUT_A_WORD, "code": ExitCode.INTERNAL}

@@ -23,19 +23,21 @@ import pandas as pd
 import qsmref
 from qsmref.analysis.names import split_side
 from qsmref.analysis.reference import REFERENCES
+from qsmref.anatomy import THROUGH_T1W
 from qsmref.files import write_text
 from qsmref.problems import Problem
 from qsmref.tables import read_tsv
 
 from .crashes import crash_text
 from .figures import nuclei, run_figures
+from .flicker import T1W, TEMPLATE
 from .heatmap import heat_maps
 from .methods import methods_text
 from .pictures import REGION_COLOURS
 from .reporting import acquisition_facts, plain, reporting_items
 from .sweeptable import sweep_table
 from .viewer import make_viewer, with_viewers
-from .wording import nice, number
+from .wording import nice, number, region_name
 
 #: Share of a region in the mask from which it counts as covered.
 FULL = 0.995
@@ -194,11 +196,25 @@ def _unseen(figures: Sequence[Any], sidecar: Mapping[str, Any]) -> str:
     lacking = []
     if made and not any(f.title.startswith("Wrapped phase") for f in figures):
         lacking.append("the phase as it was acquired")
-    if made and "Registration" in sidecar and not any(f.others for f in figures):
-        lacking.append("the images that the map was registered to")
+    if made and isinstance(sidecar.get("Registration"), Mapping):
+        lacking += _unseen_of_registration(figures, sidecar["Registration"])
     if not lacking:
         return ""
-    return f"Not shown: {' and '.join(lacking)}, since they are no longer where the map found them."
+    return (
+        f"Not shown: {' and '.join(lacking)}, which can no longer be read where the map found what "
+        "it was made of."
+    )
+
+
+def _unseen_of_registration(figures: Sequence[Any], told: Mapping[str, Any]) -> list[str]:
+    """Which of the images that were registered are not among those that take turns."""
+    shown = {name for figure in figures if figure.others for name in figure.names}
+    if not shown:
+        return ["the images that the map was registered to"]
+    # A map on the grid of the T1-weighted image was not registered to it.
+    apart = not str(told.get("MapToT1w")).startswith("none")
+    used = {T1W: told.get("Through") == THROUGH_T1W and apart, TEMPLATE: "ToTemplate" in told}
+    return [f"the {name}" for name, was in used.items() if was and name not in shown]
 
 
 def _counts(atlases: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -253,6 +269,7 @@ def read_atlas(name: str, paths: Mapping[str, Any], identity: str) -> dict[str, 
         "id": identity,
         "dseg": paths.get("dseg"),
         "table": table,
+        "references": _references(table),
         "rows": _rows(table, colours),
         "scale": _scale(table),
         "heat_maps": [] if differences is None else heat_maps(differences, table),
@@ -266,6 +283,20 @@ def read_atlas(name: str, paths: Mapping[str, Any], identity: str) -> dict[str, 
         },
         "legend": [(s, REGION_COLOURS[c - 1]) for s, c in colours.items()],
     }
+
+
+def _references(table: pd.DataFrame) -> list[str]:
+    """Of which regions the references of a table are made, in words."""
+    listed = table[table["index"].notna()]
+    name_of = {str(int(i)): n for i, n in zip(listed["index"], listed["name"], strict=True)}
+    told = []
+    for row in table[table["name"].isin(REFERENCES)].to_dict("records"):
+        parts = [name_of.get(p) for p in str(row.get("labels")).split("+")]
+        if all(parts) and row["name"] not in parts:
+            told.append(
+                f"{region_name(row['name'])} has the voxels of {', '.join(map(str, parts))}"
+            )
+    return told
 
 
 def _scale(table: pd.DataFrame) -> tuple[float, float] | None:
@@ -285,6 +316,7 @@ def _rows(table: pd.DataFrame, colours: Mapping[str, int]) -> list[dict[str, Any
     for row in table.to_dict("records"):
         colour = colours.get(split_side(row["name"])[0])
         row["colour"] = REGION_COLOURS[colour - 1] if colour else None
+        row["shown"] = region_name(row["name"])
         row["kind"] = "reference" if row["name"] in REFERENCES else row["hemisphere"]
         if scale and np.isfinite(row["mean"]):
             span = (scale[1] - scale[0]) or 1.0

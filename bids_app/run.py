@@ -194,16 +194,18 @@ def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
     """Run the graph; what went wrong comes back as problems."""
     # nipype collects garbage after every step; what is loaded by now is not worth looking at.
     gc.freeze()
+    why = ""
     try:
         # What nipype writes into the current folder, such as records of the resource monitor,
         # stays in the work folder.
         with contextlib.chdir(workflow.base_dir):
             workflow.run(**arguments)
     except Exception as error:
+        lines = str(error).strip().splitlines()
+        why = f": {lines[-1].strip().rstrip('.') if lines else type(error).__name__}"
         if not progress.problems:
             # Not a step but the engine itself: there is nothing else that could tell of it.
-            cause = str(error).strip().splitlines()
-            sentence = f"the graph stopped: {cause[-1] if cause else type(error).__name__}"
+            sentence = f"the graph stopped{why}"
             code = ExitCode.IO_ERROR if isinstance(error, OSError) else ExitCode.INTERNAL
             progress.problems.append(Problem("", sentence, code, step="graph"))
     done = {run.prefix for run in progress.completed(runs)}
@@ -211,7 +213,7 @@ def _run_graph(workflow, arguments, progress, runs) -> list[Problem]:
     stopped = [
         Problem(
             run.subject,
-            "not done, since the graph stopped.",
+            f"not done, since the graph stopped{why}.",
             ExitCode.SOME_FAILED,
             "graph",
             run.prefix,
@@ -252,7 +254,10 @@ def _report(output_dir: Path, subject: str, results, settings: Settings, problem
     stamp = output_dir / "logs" / "status" / f"sub-{subject}.report"
     made_of = digest(results, settings.to_toml(), qsmref.__version__, *map(str, problems))
     page = output_dir / f"sub-{subject}.html"
-    if page.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == made_of:
+    there = page.is_file() and stamp.is_file()
+    # All three are made of the same: one that was deleted comes back with the others.
+    there = there and (not results or _path_of_methods(output_dir, subject).is_file())
+    if there and stamp.read_text(encoding="utf-8") == made_of:
         return
     from .report import write_participant_report
 
@@ -266,8 +271,11 @@ def _write_methods(output_dir: Path, subject: str, results) -> None:
     from .methods import methods_text
 
     if results:
-        path = output_dir / "logs" / "methods" / f"sub-{subject}.md"
-        files.write_text(path, methods_text(results))
+        files.write_text(_path_of_methods(output_dir, subject), methods_text(results))
+
+
+def _path_of_methods(output_dir: Path, subject: str) -> Path:
+    return output_dir / "logs" / "methods" / f"sub-{subject}.md"
 
 
 def _reports_only(command: Command) -> tuple[int, int, list[Problem]]:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from qsmref import tables
-from qsmref.analysis.tables import TableError
+from qsmref.analysis.tables import TableError, row_words
 
 #: Column that names the rows of a table without a column of participants.
 ROWS = "row"
@@ -44,20 +45,21 @@ def read_table(
     if decimal == "comma":
         for name in dict.fromkeys(numeric):
             if name in table:
-                table[name] = _pointed(table[name], f"{path.name}, column {name!r}")
+                table[name] = _pointed(table, name, path.name)
     for mark in missing:
         table = table.mask(table.map(lambda cell, mark=mark: _same(cell, mark)), "")
     return table
 
 
-def _pointed(cells: pd.Series, what: str) -> pd.Series:
-    """Cells whose decimal comma has become a point; texts stay."""
+def _pointed(table: pd.DataFrame, name: str, what: str) -> pd.Series:
+    """Cells of a column whose decimal comma has become a point; texts stay."""
+    cells = table[name]
     odd = cells.map(lambda cell: bool(_WITH_POINT.fullmatch(cell)))
     if odd.any():
-        row = int(odd.idxmax())
+        row = int(np.flatnonzero(odd)[0])
         raise TableError(
-            f"{what}, row {row + 1}: {cells[row]!r} has a point, and numbers are said to have a "
-            "comma (--decimal comma); write all of them in one way."
+            f"{what}, column {name!r}, {row_words(table, row)}: {cells.iloc[row]!r} has a point, "
+            "and numbers are said to have a comma (--decimal comma); write all of them in one way."
         )
     return cells.map(lambda c: c.replace(",", ".") if _WITH_COMMA.fullmatch(c) else c)
 

@@ -13,7 +13,7 @@ from qsmref.analysis.names import split_side
 from qsmref.analysis.reference import REFERENCES
 
 from .heatmap import colours_at
-from .wording import number
+from .wording import number, region_name
 
 #: Rows of one kind that the page shows; the file has all of them.
 _MOST = 40
@@ -122,7 +122,8 @@ def _rows(title: str, part: pd.DataFrame, masks: list[tuple[float, float]]) -> K
     spread = part.std(axis=1, ddof=1)
     rows = []
     for (region, reference), values in part.head(_MOST).iterrows():
-        name = f"{region} \u2212 {reference}" if reference else str(region)
+        names = [region_name(name) for name in (region, reference) if name]
+        name = " \u2212 ".join(names)
         whole = values[(0.0, 0.0)]
         shifts = [_shift(name, whole, values[mask], mask_in_words(*mask)) for mask in masks]
         rows.append((name, number(whole), shifts, number(spread[region, reference], 2)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from qsmref.analysis.reference import REFERENCES
+
 _MINUS, _THIN_SPACE = "\u2212", "\u202f"
 
 
@@ -21,6 +23,20 @@ def number(value: float | None, digits: int = 1) -> str:
     if float(text.replace(",", "")) == 0:
         text = text.lstrip("-")
     return text.replace(",", _THIN_SPACE).replace("-", _MINUS)
+
+
+def region_name(name: str) -> str:
+    """A region as readers see it: what serves as a reference only says so.
+
+    An atlas may have a region ``CSF`` beside the reference ``csf`` that is made of it; the files
+    have the plain names.
+
+    Examples
+    --------
+    >>> region_name("csf"), region_name("CSF")
+    ('csf (reference)', 'CSF')
+    """
+    return f"{name} (reference)" if name in REFERENCES else name
 
 
 def nice(value: float) -> float:

@@ -105,15 +105,21 @@ def magnitudes_of(
     tuple of Source
         Echoes of one acquisition (``MEGRE`` or ``T2starw``, not the phase) whose grid and entities
         are those of the map, in the order of the echoes; empty where there is none.
+
+    Raises
+    ------
+    DataError
+        A magnitude of the map's entities whose header cannot be believed.
     """
     subject, key = run.name.entities["sub"], run.key
     for dataset in dict.fromkeys([owner, raw, *derivatives]):
         found = [
-            image
+            echo
             for image in dataset.files(subject, "megre")
-            if image.name.entities.get("part", "mag") == "mag"
-            and image.key.items() <= key.items()
-            and image.source.grid.same_as(run.source.grid)
+            if image.name.entities.get("part", "mag") == "mag" and image.key.items() <= key.items()
+            # Echoes may be in one file: its volumes have the grid of the map, and not the file.
+            for echo in image.echoes()
+            if echo.source.grid.same_as(run.source.grid)
         ]
         if not found:
             continue

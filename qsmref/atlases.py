@@ -18,7 +18,7 @@ import pandas as pd
 from . import files, images, tables
 from .analysis.region_methods import ATLASES_BY_NAME
 from .metadata import applicable, parse_name
-from .problems import DataError, ExitCode
+from .problems import DataError, ExitCode, printable
 from .resampling import resample
 from .runs import Regions, Source
 
@@ -187,9 +187,10 @@ def fetch_cit168(cache: Path) -> Path:
 
         found = fetch_atlas_pauli_2017("deterministic", verbose=0)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
+        words = printable(str(error)).strip()[:200]
         raise DataError(
             "the atlas CIT168 is not on this machine and cannot be fetched by nilearn "
-            f"({type(error).__name__}): run once where the network "
+            f"({type(error).__name__}{f': {words}' if words else ''}): run once where the network "
             "allows it, set NILEARN_DATA to a folder that has it (pauli_2017), or give its files "
             "as --atlas CIT168=PATH.",
             ExitCode.MISSING_INPUT,

@@ -213,12 +213,11 @@ def _orientation(header: Any, affine: np.ndarray) -> tuple[str, str]:
         ), ""
     if sform > 0 and qform > 0:
         try:
-            other = header.get_qform(coded=False)
-            angle = _angle(affine, other)
+            angle, cause = _angle(affine, header.get_qform(coded=False)), "the qform is no rotation"
         except Exception as error:  # A quaternion that is none is a contradiction, too.
-            angle, other = float("nan"), error
+            angle, cause = float("nan"), printable(str(error)) or type(error).__name__
         if not angle <= _ANGLE_TOLERANCE:
-            by = "" if np.isnan(angle) else f" (by {angle:.1f} degrees)"
+            by = f" ({cause})" if np.isnan(angle) else f" (by {angle:.1f} degrees)"
             return (
                 f"its sform and qform disagree about the orientation{by}, from which the direction "
                 "of B0 comes: keep the scanner's in both (fslorient -copyqform2sform or "

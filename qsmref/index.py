@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import files
-from .headers import regular_size
+from .headers import Grid, regular_size
 from .metadata import RUN_ENTITIES, Name, parse_name
 from .problems import DataError, ExitCode, shown
 from .runs import Source
@@ -58,6 +58,29 @@ class Image:
     def key(self) -> dict[str, str]:
         """Entities that name the run, in a form that can be compared."""
         return {k: _label(k, v) for k, v in self.name.entities.items() if k in RUN_ENTITIES}
+
+    def echoes(self) -> list[Image]:
+        """Its volumes, an echo each, unless the name says that it is one echo.
+
+        Raises
+        ------
+        DataError
+            Where the header cannot be believed, or has more volumes than the name allows.
+        """
+        if "echo" in self.name.entities:
+            # Read now: one that has more than its name says is told as that, not as one too few.
+            _ = self.source.grid
+            return [self]
+        count = Grid.of(self.source.path, several=True).volumes
+        if count == 1:
+            return [self]
+        return [
+            Image(
+                replace(self.source, volume=k),
+                self.name._replace(entities={**self.name.entities, "echo": str(k + 1)}),
+            )
+            for k in range(count)
+        ]
 
 
 class Dataset:

@@ -15,7 +15,6 @@ from typing import Any
 from . import metadata
 from .anatomy import find_anatomy, lies_on_t1w, magnitudes_of
 from .atlases import Atlas, open_atlases
-from .headers import Grid
 from .index import Dataset, Image, read_filters, subjects
 from .metadata import RUN_ENTITIES, is_label
 from .problems import DataError, ExitCode, Problem, shown
@@ -146,7 +145,7 @@ def _echo_runs(subject, files, raw, derivatives, query, shared) -> tuple[list[Ru
         prefix = group[0].name.prefix
         try:
             _check_name(group[0])
-            group = [echo for file in group for echo in _volumes(file)]
+            group = [echo for file in group for echo in file.echoes()]
             if any(run.prefix == prefix for run in runs):
                 raise DataError(
                     f"{group[0].source.name}: another run has the name {prefix} too; choose one "
@@ -185,24 +184,6 @@ def _check_name(file: Image) -> None:
 
 def _has_phase(group: Iterable[Image]) -> bool:
     return any(f.name.entities.get("part") == "phase" for f in group)
-
-
-def _volumes(file: Image) -> list[Image]:
-    """The echoes of a file: its volumes, unless the name says that it is one echo."""
-    if "echo" in file.name.entities:
-        # Read now: one that has more than its name says is told as that, not as one too few.
-        _ = file.source.grid
-        return [file]
-    count = Grid.of(file.source.path, several=True).volumes
-    if count == 1:
-        return [file]
-    return [
-        Image(
-            replace(file.source, volume=k),
-            file.name._replace(entities={**file.name.entities, "echo": str(k + 1)}),
-        )
-        for k in range(count)
-    ]
 
 
 def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, ...], tuple]:

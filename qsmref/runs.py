@@ -330,6 +330,11 @@ class MapRun(Run):
         return [self.chimap.uri, *([self.mask.uri] if self.mask else [])]
 
     @property
+    def magnitude_files(self) -> list[str]:
+        """Paths of the magnitude: one an echo, or one of several echoes."""
+        return _once(str(source.path) for source in self.magnitude)
+
+    @property
     def brain_is_made(self) -> bool:
         """Whether the registration needs a brain mask that only the magnitude can give."""
         return bool(self.magnitude) and self.mask is None

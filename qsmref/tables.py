@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from . import files
+from .analysis.tables import Lines, row_words
 from .problems import DataError, ExitCode, printable, shown
 
 #: Significant digits that give every float64 back as it was.
@@ -59,9 +60,9 @@ def read_tsv(path: str | os.PathLike, text: Sequence[str] = TEXT) -> pd.DataFram
     name = Path(path).name
     try:
         content = files.read_text(path)
-        _check_rows(name, content)
+        lines = _check_rows(name, content)
         names = content.partition("\n")[0].rstrip("\r").split("\t")
-        return pd.read_csv(
+        table = pd.read_csv(
             io.StringIO(content),
             sep="\t",
             keep_default_na=False,
@@ -77,17 +78,24 @@ def read_tsv(path: str | os.PathLike, text: Sequence[str] = TEXT) -> pd.DataFram
         raise DataError(
             f"{name} cannot be read as a table: {printable(error)}; mend it."
         ) from error
+    if len(lines) == len(table):
+        table.attrs["lines"] = lines
+    return table
 
 
-def _check_rows(name: str, content: str) -> None:
-    """Refuse what would be read as something else: columns shifted, names merged or cut."""
+def _check_rows(name: str, content: str) -> Lines:
+    """Lines of the rows; refuse what would be read as something else: columns shifted, names cut.
+
+    Lines count from 1, which is that of the names where nothing stands above it.
+    """
     odd = re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", content)
     if odd:
         raise DataError(f"{name} has the control character {shown(odd[0])}; mend the table.")
-    lines = [line for line in re.split(r"\r\n|\n|\r", content) if line.strip(" \t")]
+    numbered = list(enumerate(re.split(r"\r\n|\n|\r", content), start=1))
+    lines = [(k, line) for k, line in numbered if line.strip(" \t")]
     if not lines:
         raise DataError(f"{name} is empty; a table has a line of names and rows.")
-    names = [column.strip() for column in lines[0].split("\t")]
+    names = [column.strip() for column in lines[0][1].split("\t")]
     for column in names:
         if not column or names.count(column) > 1:
             what = (
@@ -96,12 +104,13 @@ def _check_rows(name: str, content: str) -> None:
                 else "a column without a name"
             )
             raise DataError(f"{name} has {what}; mend its first line.")
-    for k, line in enumerate(lines[1:], start=1):
+    for k, line in lines[1:]:
         if line.count("\t") != len(names) - 1:
             raise DataError(
-                f"{name}: row {k} has {line.count(chr(9)) + 1} cells, and there are {len(names)} "
+                f"{name}: line {k} has {line.count(chr(9)) + 1} cells, and there are {len(names)} "
                 "columns; mend the table."
             )
+    return Lines(k for k, _ in lines[1:])
 
 
 def read_cells(path: str | os.PathLike) -> pd.DataFrame:
@@ -139,7 +148,7 @@ def read_cells(path: str | os.PathLike) -> pd.DataFrame:
     if not rows:
         raise DataError(f"{path.name} is empty; a table has a line of names and rows.")
     _check_lengths(path.name, rows)
-    names = [name.strip() for name in rows[0]]
+    names = [name.strip() for name in rows[0][1]]
     for name in names:
         if name and names.count(name) > 1:
             raise DataError(
@@ -148,12 +157,14 @@ def read_cells(path: str | os.PathLike) -> pd.DataFrame:
     if len(rows) < 2:
         raise DataError(f"{path.name} has no rows below its first line.")
     keep = [k for k, name in enumerate(names) if name]
-    columns = {names[k]: [row[k] for row in rows[1:]] for k in keep}
-    return pd.DataFrame(columns, dtype=object)
+    columns = {names[k]: [row[k] for _, row in rows[1:]] for k in keep}
+    table = pd.DataFrame(columns, dtype=object)
+    table.attrs["lines"] = Lines(line for line, _ in rows[1:])
+    return table
 
 
-def _rows(content: str, tsv: bool) -> list[list[str]]:
-    """Cells of the rows that have a text in any of them."""
+def _rows(content: str, tsv: bool) -> list[tuple[int, list[str]]]:
+    """Line and cells of the rows that have a text in any of them."""
     # A separator inside quotation marks belongs to a name.
     header = re.sub(r'"[^"]*"', "", content.partition("\n")[0])
     separator = "\t" if tsv else next((s for s in "\t;," if s in header), ",")
@@ -164,24 +175,30 @@ def _rows(content: str, tsv: bool) -> list[list[str]]:
         skipinitialspace=True,
         strict=True,
     )
-    return [row for row in reader if any(cell.strip() for cell in row)]
+    found, line = [], 1
+    for row in reader:
+        if any(cell.strip() for cell in row):
+            found.append((line, row))
+        # A cell in quotation marks may have several lines: the row is where it begins.
+        line = reader.line_num + 1
+    return found
 
 
-def _check_lengths(name: str, rows: Sequence[Sequence[str]]) -> None:
+def _check_lengths(name: str, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
     """Refuse rows that are longer or shorter than the line of names."""
-    columns = len(rows[0])
-    for k, row in enumerate(rows[1:], start=1):
+    columns = len(rows[0][1])
+    for k, row in rows[1:]:
         if len(row) == columns:
             continue
         if columns == 1:
             raise DataError(
-                f"{name}: the first line has 1 cell and row 1 has {len(row)}; the first line must "
-                "have the names of the columns: delete what stands above them."
+                f"{name}: the first line has 1 cell and line {k} has {len(row)}; the first line "
+                "must have the names of the columns: delete what stands above them."
             )
         cause = "fewer" if len(row) < columns else "more"
         raise DataError(
-            f"{name}: row {k} has {cause} cells than there are columns ({len(row)} and {columns}); "
-            "mend the table."
+            f"{name}: line {k} has {cause} cells than there are columns ({len(row)} and "
+            f"{columns}); mend the table."
         )
 
 
@@ -208,7 +225,7 @@ def read_label_table(path: str | os.PathLike) -> pd.DataFrame:
         row = int(np.flatnonzero(~whole)[0])
         value = shown(table["index"].iat[row])
         raise DataError(
-            f"{Path(path).name}: the index in row {row + 1} is {value}, which is not a number of a "
-            "label: these are whole and have 32 bits at the most; mend it."
+            f"{Path(path).name}: the index in {row_words(table, row)} is {value}, which is not a "
+            "number of a label: these are whole and have 32 bits at the most; mend it."
         )
     return table.assign(index=numbers.astype(np.int64))

@@ -13,7 +13,7 @@ import numpy as np
 from . import voxels
 from .headers import Grid
 from .metadata import parse_name
-from .problems import DataError, ExitCode
+from .problems import DataError, ExitCode, printable
 
 #: Part of zeros from which an image is taken to have no skull.
 _BACKGROUND = 0.25
@@ -215,7 +215,8 @@ def _fetched(name: str, resolution: int) -> Template:
         raise
     except Exception as error:
         # requests, urllib3 and TemplateFlow have errors of many kinds; all of them mean the same.
-        cause = f"{type(error).__name__}"
+        words = printable(str(error)).strip()[:200]
+        cause = f"{type(error).__name__}: {words}" if words else type(error).__name__
         raise DataError(absent.format(cause), ExitCode.MISSING_INPUT) from error
     paths = [p[0] if isinstance(p, list) else p for p in (image, mask)]
     if not all(Path(p).is_file() and Path(p).stat().st_size for p in paths):

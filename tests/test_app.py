@@ -111,6 +111,12 @@ def test_second_run_of_the_same_command_changes_nothing(dataset, run, tmp_path):
     before = times()
     assert run(dataset / "bids", *flags).code == ExitCode.OK
     assert times() == before
+    # The methods come back where only they were lost.
+    methods = first.output_dir / "logs" / "methods" / "sub-01.md"
+    words = methods.read_text(encoding="utf-8")
+    methods.unlink()
+    assert run(dataset / "bids", *flags).code == ExitCode.OK
+    assert methods.read_text(encoding="utf-8") == words
     # A report that was lost comes back, and so it does when only reports are asked for.
     (first.output_dir / "sub-01.html").unlink()
     done = run(dataset / "bids", "--reports-only")

@@ -219,4 +219,5 @@ def test_stop_on_first_crash(data, run):
     done = run(data / "bids", *regions(data), "--stop-on-first-crash")
     assert done.code == ExitCode.BAD_DATA
     assert done.last.startswith("qsmref: 0 of 2 participants finished; 2 failed")
-    assert "not done, since the graph stopped" in done.status.loc["sub-02", "reason"]
+    assert "not done, since the graph stopped: " in done.status.loc["sub-02", "reason"]
+    assert "NaN or infinite" in done.status.loc["sub-02", "reason"]

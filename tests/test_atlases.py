@@ -146,7 +146,7 @@ def test_cit168_without_a_network_is_a_sentence(tmp_path, monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(nilearn.datasets, "fetch_atlas_pauli_2017", refuse)
-    with pytest.raises(DataError, match="cannot be fetched by nilearn .*--atlas CIT168=PATH") as e:
+    with pytest.raises(DataError, match="nilearn .*: no route.*--atlas CIT168=PATH") as e:
         fetch_cit168(tmp_path)
     assert e.value.code == ExitCode.MISSING_INPUT
 

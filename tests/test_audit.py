@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats as st
 from cohorts import REGIONS, cohort
@@ -12,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_ind
 
 from qsmref.analysis import compare_groups, measurements, reference_audit
+from qsmref.analysis.audit import most_moved
 from qsmref.analysis.tables import RequestError
 
 NAMES = [*REGIONS, "csf"]
@@ -172,6 +174,40 @@ def test_covariates_are_those_of_the_comparison(tables, measured):
     one = audit.specifications.set_index(["region", "reference"]).loc[("SN", "csf"), "t"]
     other = found.set_index(["region", "reference"]).loc[("SN", "csf"), "t"]
     assert one == pytest.approx(other)
+
+
+def rows_of(**spans) -> pd.DataFrame:
+    """Specifications of regions, each with its Hedges' g without, with csf, and with a region."""
+    kinds = (("none", None), ("tissue", "csf"), ("region", "SN"))
+    rows = [
+        (name, reference, kind, g)
+        for name, values in spans.items()
+        for (kind, reference), g in zip(kinds, values, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["region", "reference", "kind", "hedges_g"])
+
+
+def test_the_nucleus_that_the_reference_moves_most_is_first():
+    spans = {
+        "GM": (0.0, 3.0, 0.0),
+        "CSF_P": (0.0, 3.0, 0.0),
+        "SN_L": (0.0, 2.0, 0.0),
+        "SN": (1.0, 1.2, 1.1),
+        "CN": (0.5, 1.1, 0.5),
+        "PU": (0.1, 0.2, -9.0),
+    }
+    # No tissue, no single side beside both, and not what another region does to it.
+    assert most_moved(rows_of(**spans)) == "CN"
+    only = rows_of(**spans).query("kind == 'region' or (kind == 'none')")
+    # Without tissue references there are only regions.
+    assert most_moved(only) == "PU"
+    assert most_moved(rows_of(GM=(0.0, 1.0, 0.0), WM=(0.0, 2.0, 0.0))) == "WM"
+    assert most_moved(rows_of(SN=(np.nan,) * 3, CN=(np.nan,) * 3)) == "SN"
+    assert most_moved(rows_of()) is None
+
+
+def test_single_sides_count_where_both_together_are_not_there():
+    assert most_moved(rows_of(SN_L=(0.0, 2.0, 0.0), SN_R=(0.0, 1.0, 0.0))) == "SN_L"
 
 
 def test_requests(tables, measured):

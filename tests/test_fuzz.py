@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import warnings
@@ -11,6 +12,7 @@ import fuzz_commands
 import fuzz_harness
 import fuzz_images
 import fuzz_mutations
+import nibabel as nib
 import numpy as np
 import pytest
 import tiny_bids as tiny
@@ -313,8 +315,6 @@ def turned(tmp_path):
     """Make an image with one affine as sform and another as qform."""
 
     def make(sform, scode, qform, qcode) -> Path:
-        import nibabel as nib
-
         image = nib.Nifti1Image(np.ones((4, 4, 4), np.float32), sform)
         image.set_qform(qform, qcode)
         image.set_sform(sform, scode)
@@ -336,6 +336,19 @@ def test_forms_that_agree(turned):
 def test_forms_that_contradict_each_other(turned):
     grid = Grid.of(turned(tiny.affine(20), 1, tiny.affine(0), 1))
     assert "sform and qform disagree about the orientation (by 20.0 degrees)" in grid.conflict
+
+
+def test_a_quaternion_that_is_none_is_told_with_its_cause(turned):
+    path = turned(tiny.affine(20), 1, tiny.affine(20), 1)
+    image = nib.load(path)
+    data, header = np.asarray(image.dataobj), image.header.copy()
+    header["quatern_b"], header["quatern_c"] = 2.0, 2.0
+    # As it is stored: setting an affine would mend the quaternion.
+    with gzip.open(path, "wb") as handle:
+        handle.write(header.binaryblock + b"\0\0\0\0" + data.tobytes(order="F"))
+    conflict = Grid.of(path).conflict
+    assert "sform and qform disagree about the orientation (" in conflict and "()" not in conflict
+    assert "degrees" not in conflict
 
 
 def test_forms_that_are_not_there_or_of_a_template(turned):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from cohorts import REGIONS, cohort
 from statsmodels.multivariate.manova import MANOVA
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multivariate import test_mvmean_2indep as mvmean_2indep
+from statsmodels.stats.outliers_influence import variance_inflation_factor
 
 from qsmref.analysis import measurements, omnibus_test
 from qsmref.analysis.tables import RequestError, TableError
@@ -204,3 +207,35 @@ def test_single_precision_gives_the_same_p(monkeypatch):
     for covariates in ((), ("age",)):
         assert 0.0005 < found[0, covariates] < 0.9
         assert found[0, covariates] == pytest.approx(found[1000, covariates], abs=1e-3)
+
+
+@pytest.mark.parametrize("groups", [("a", "b"), ("a", "b", "c")])
+def test_what_covariates_cost_is_told_in_the_numbers_of_the_plain_test(groups):
+    tables = cohort(24, groups=groups, effect=10.0, seed=5)
+    plain, found = (omnibus_of(tables, covariates=c).table.iloc[0] for c in ((), ("age", "sex")))
+    assert found["df"] < found["df_unadjusted"] == pytest.approx(plain["df"], rel=1e-12)
+    before, needed = (st.f.isf(0.05, r["df_between"], r["df"]) for r in (plain, found))
+    assert f"needs F above {needed:.3g} instead of {before:.3g}." in found["adjustment"]
+    assert "in 24 participants" in found["adjustment"]
+    assert plain["adjustment"] is None and np.isnan(plain["variance_inflation"])
+
+
+def test_confounding_is_the_variance_inflation_of_the_group():
+    table, people = cohort(30, effect=10.0, seed=5)
+    patient = (people["group"] == "patient").to_numpy(float)
+    people["age"] += 6 * patient
+    found = omnibus_of((table, people), covariates=["age", "sex"]).table.iloc[0]
+    sex = (people["sex"] == "M").to_numpy(float)
+    exog = np.column_stack([np.ones(30), patient, people["age"], sex])
+    assert found["variance_inflation"] == pytest.approx(variance_inflation_factor(exog, 1))
+    one, two = (people.loc[patient == k, "age"] for k in (1, 0))
+    sd = np.sqrt((14 * one.var() + 14 * two.var()) / 28)
+    assert f"{abs(one.mean() - two.mean()) / sd:.2f} SD in age" in found["adjustment"]
+    assert f"by {found['variance_inflation']:.2f}." in found["adjustment"]
+
+
+def test_few_degrees_of_freedom_make_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = omnibus_of(cohort(10, seed=3), covariates=["age"])
+    assert found.table["df"].iloc[0] == 4

@@ -15,7 +15,7 @@ from app_runner import Runner, errors_of
 from test_registration import rigid
 
 from bids_app.run import main
-from qsmref import images
+from qsmref import images, voxels
 from qsmref.inputs import Query, discover
 from qsmref.problems import ExitCode
 from qsmref.registration import dice
@@ -104,6 +104,26 @@ def test_by_its_magnitude_alone_where_the_dataset_has_no_phase(world, tmp_path, 
     check(done, parts, "the magnitude alone", least=0.6)
     anat = done.output_dir / "sub-01" / "anat"
     assert not list(anat.glob("*space-round*Chimap*"))
+
+
+def test_by_a_magnitude_whose_echoes_are_in_one_file(world, tmp_path, capsys):
+    root, parts, _ = world
+    anat = root / "bids" / "sub-01" / "anat"
+    query = Query(derivatives={"qsm": root / "qsm"}, template="round", maps="qsm")
+    (separate,), _ = discover(root / "bids", query)
+    expected = voxels.read_magnitude(separate.magnitude_files)
+    tiny.join_echoes(anat)
+    runs, problems = discover(root / "bids", query)
+    assert problems == []
+    assert runs[0].magnitude_files == [str(anat / "sub-01_part-mag_MEGRE.nii.gz")]
+    assert len(runs[0].magnitude) == len(separate.magnitude) > 1
+    np.testing.assert_array_equal(voxels.read_magnitude(runs[0].magnitude_files), expected)
+    # One echo by its name that holds several is told as that.
+    for end in ("nii.gz", "json"):
+        path = anat / f"sub-01_part-mag_MEGRE.{end}"
+        path.rename(anat / f"sub-01_echo-1_part-mag_MEGRE.{end}")
+    runs, problems = discover(root / "bids", query)
+    assert not runs and "has 4 dimensions" in problems[0].sentence
 
 
 def test_by_transforms_that_a_derivative_has(world, tmp_path, capsys):

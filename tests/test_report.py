@@ -17,7 +17,7 @@ from PIL import Image
 from bids_app import pictures
 from bids_app.heatmap import heat_maps
 from bids_app.report import write_participant_report
-from bids_app.wording import number
+from bids_app.wording import number, region_name
 from qsmref import images
 from qsmref.analysis import add_references, differential_table, region_table
 from qsmref.problems import Problem
@@ -197,13 +197,16 @@ def test_tables_say_what_the_files_say(result, tmp_path):
     files = result["files"]["atlases"]["mine"]
     regions = pd.read_csv(files["roi_tsv"], sep="\t", na_values="n/a")
     for row in regions.to_dict("records"):
-        cells = f"{row['name']} {number(row['n_voxels'], 0)} {number(row['volume_mm3'], 0)}"
+        # What only serves as a reference says so; the atlas may have a region of like name.
+        size = f"{number(row['n_voxels'], 0)} {number(row['volume_mm3'], 0)}"
+        cells = f"{region_name(row['name'])} {size}"
         assert flat(cells) in page.words
         assert f"{number(row['mean'])} {number(row['sd'])} {number(row['se'], 2)}" in page.words
     differences = pd.read_csv(files["differential_tsv"], sep="\t", na_values="n/a")
     pair = differences[(differences["region"] == "CN_L") & (differences["reference"] == "brain")]
-    expected = f"CN_L \u2212 brain = {number(pair['difference'].item())} ppb"
+    expected = f"CN_L \u2212 brain (reference) = {number(pair['difference'].item())} ppb"
     assert any(title.startswith(expected) for title in page.titles)
+    assert "wm (reference) has the voxels of WM." in page.words
     # A pair is read from both sides, with opposite signs.
     both = {
         t.split(" = ")[0]: t.split(" = ")[1].split(" ppb")[0] for t in page.titles if " = " in t

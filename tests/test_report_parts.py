@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import os
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ import tiny_bids as tiny
 from app_runner import Runner, regions
 from test_report import AFFINE, Page, make_result, write
 
+import qsmref
 from bids_app import viewer
 from bids_app.crashes import crash_text
 from bids_app.originals import Datasets, find_originals
@@ -63,7 +65,8 @@ def test_a_sweep_is_told_as_shifts_from_the_whole_mask():
     assert "CN_L" not in rows and [row[0] for row in pairs.rows] == ["CN \u2212 GP"]
     assert [s.text for s in pairs.rows[0][2]] == ["0.0", "0.0"] and pairs.typical == "0.00"
     against = {row[0]: row[2][0].text for row in kinds["Against the references"].rows}
-    assert against == {"CN \u2212 brain": "+0.5", "GP \u2212 brain": "+0.5"}
+    shown = ("CN \u2212 brain (reference)", "GP \u2212 brain (reference)")
+    assert against == dict.fromkeys(shown, "+0.5")
 
 
 def test_a_single_mask_and_lost_regions_are_no_sweep_and_no_number():
@@ -247,6 +250,46 @@ def test_what_has_moved_is_said(result, tmp_path):
         "Not shown: the phase as it was acquired and the images that the map was registered to"
         in page.words
     )
+
+
+def registered(result: dict, folder: Path, lost: str = "", **told) -> Page:
+    """Page of a map that was registered; its grid is without the shear that ITK refuses."""
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    files = {}
+    for name in ("magnitude", "mask", "chimap", "total_field"):
+        files[name] = folder / f"{name}.nii.gz"
+        images.save(np.asarray(nib.load(result["files"][name]).dataobj), files[name], affine)
+    files["phase_first"], t1w = files["total_field"], folder / "T1w.nii.gz"
+    shutil.copy(files["magnitude"], t1w)
+    if lost == "damaged":
+        t1w.write_bytes(t1w.read_bytes()[:-200])
+    identity = Path(qsmref.__file__).parent / "data" / "identity_xfm.txt"
+    way = {"t1w": t1w, "map_to_t1w": identity}
+    way |= {"template": files["magnitude"], "template_to_map": identity}
+    way.pop(lost, None)
+    told = {"Through": THROUGH_T1W, "MapToT1w": {}, "ToTemplate": {}} | told
+    sidecar = {"Processing": {"EchoFit": {"method": "nonlinear"}}, "Registration": told}
+    given = {"prefix": "sub-01", "files": {**files, "registration": way}, "sidecar": sidecar}
+    return write(folder, [given])[-1]
+
+
+@pytest.mark.parametrize("lost", ["", "t1w", "template", "damaged"])
+def test_a_lost_image_of_the_registration_is_said(result, tmp_path, lost):
+    page = registered(result, tmp_path, lost)
+    names = {"t1w": "T1-weighted image", "damaged": "T1-weighted image", "template": "template"}
+    if lost:
+        assert f"Not shown: the {names[lost]}, which can no longer be read" in page.words
+    else:
+        assert "Not shown" not in page.words
+    titles = ("magnitude and T1-weighted image", "T1-weighted image and template")
+    both = [f"Registration: {title}" in page.words for title in titles]
+    assert both == [lost in ("", "template"), not lost]
+
+
+def test_a_map_on_the_grid_of_its_t1w_lacks_nothing(result, tmp_path):
+    page = registered(result, tmp_path, "t1w", MapToT1w="none: both images have one grid")
+    assert "Not shown" not in page.words
+    assert "Registration: magnitude and template" in page.words
 
 
 def test_phase_is_shown_of_the_first_and_the_last_echo(result, tmp_path):

@@ -195,7 +195,9 @@ def test_one_participant_in_a_group_is_no_group(people):
 
 def test_a_participant_in_two_rows(people):
     twice = pd.concat([people, people.iloc[[2]]])
-    with pytest.raises(TableError, match="sub-03 stands in more than one row \\(3 and 9\\)"):
+    with pytest.raises(
+        TableError, match="sub-03 stands in more than one row \\(row 3 and row 9\\)"
+    ):
         design(twice)
 
 

@@ -14,6 +14,7 @@ from cohorts import REGIONS, cohort
 
 from bids_app import stats
 from qsmref.analysis import compare_groups, measurements
+from qsmref.analysis.audit import most_moved
 from qsmref.tables import read_cells, read_tsv
 
 ALWAYS = {"ttest", "omnibus", "drivers", "specifications", "audit", "equivalence", "variance"}
@@ -48,6 +49,16 @@ def test_the_tables_are_those_of_the_functions(folder, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("qsmref-stats: 24 participants (12 patient, 12 control); tables")
     assert said[-1].endswith("Exit status 0")
+    sentence = read_tsv(folder / "out" / "omnibus.tsv")["adjustment"].iloc[0]
+    assert sentence.startswith("Adjusted for age, sex=M in 24 participants: the error of F has")
+    assert f"<p>{sentence}</p>" in (folder / "out" / "summary.html").read_text(encoding="utf-8")
+    assert any(line.endswith(sentence) for line in said)
+    page = (folder / "out" / "summary.html").read_text(encoding="utf-8")
+    first = most_moved(read_tsv(folder / "out" / "specifications.tsv"))
+    shown = re.findall(r"<details( open)?>\s*<summary>(\w+) under every reference", page)
+    assert shown[0] == (" open", first) and len(shown) == 5
+    assert not any(state for state, _ in shown[1:])
+    assert f"{first} is first and open" in page
     table = pd.read_csv(folder / "means.csv")
     found = read_tsv(folder / "out" / "ttest.tsv")
     expected = compare_groups(
@@ -189,7 +200,7 @@ def test_bad_requests_get_a_sentence_and_a_code(folder, capsys, options, code, w
         (lambda t: t.assign(SN=["x"] + [0.1] * 23), "column 'SN', sub-01: 'x' is not a finite"),
         (lambda t: t.assign(group=["patient"] + ["control"] * 23), "has 1 participant (sub-01)"),
         (lambda t: t.assign(group=""), "the column 'group' is empty"),
-        (lambda t: t.assign(ID=["", *t["ID"][1:]]), "row 1: there is nothing in the column 'ID'"),
+        (lambda t: t.assign(ID=["", *t["ID"][1:]]), "line 2: there is nothing in the column 'ID'"),
         (lambda t: t.iloc[:0], "has no rows"),
     ],
 )

@@ -132,8 +132,11 @@ def test_what_r_writes_for_a_missing_group_or_category(table, tmp_path, capsys):
     ("content", "words"),
     [
         (b"Table 2\nID,SN\n1,2\n", "delete what stands above them"),
-        (b"ID,SN\n1,2,3\n", "row 1 has more cells than there are columns (3 and 2)"),
-        (b"ID,SN\n1\n", "row 1 has fewer cells than there are columns (1 and 2)"),
+        (b"ID,SN\n1,2,3\n", "line 2 has more cells than there are columns (3 and 2)"),
+        (b"ID,SN\n1\n", "line 2 has fewer cells than there are columns (1 and 2)"),
+        # Lines are those of the file: empty ones count, and a cell may have several.
+        (b"ID,SN\n\n1,2\n,\n1,2,3\n", "line 5 has more cells"),
+        (b'ID,SN\n"a\nb",2\n\n1\n', "line 5 has fewer cells"),
         ("ID;Gr\u00f6\u00dfe\n1;2\n".encode("latin-1"), "save it as CSV in UTF-8"),
         (b"PK\x03\x04\xff\xfe", "save it as CSV in UTF-8"),
         (b"\n\n", "is empty"),
@@ -168,3 +171,28 @@ def test_published_moments_give_the_published_test(tmp_path):
     assert row["hedges_g"] == pytest.approx(g, rel=1e-6)
     half = scipy.stats.norm.ppf(0.975) * np.sqrt(variance)
     assert row["g_low"] == pytest.approx(g - half, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "words"),
+    [
+        ((), lambda t: t.assign(ID=[*t["ID"][:4], "", *t["ID"][5:]]), "line 9: there is nothing"),
+        (
+            ("--decimal", "comma"),
+            lambda t: t.assign(SN=["1,5"] * 4 + ["1.5"] + ["1,5"] * (len(t) - 5)),
+            "column 'SN', line 9: '1.5' has a point",
+        ),
+        (
+            ("--missing", "x"),
+            lambda t: t.assign(ID=[*t["ID"][:4], "x", *t["ID"][5:]]),
+            "line 9: there is nothing",
+        ),
+    ],
+)
+def test_rows_are_called_by_their_line_in_the_file(table, tmp_path, capsys, options, change, words):
+    lines = change(table).to_csv(index=False, sep=";").splitlines()
+    # Three empty rows above: the fifth row of numbers is in the ninth line.
+    lines[2:2] = ["", ";" * lines[0].count(";"), ""]
+    (tmp_path / "gaps.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert run(tmp_path, "gaps.csv", "--id-column", "ID", *GROUPS, *options)[0] == 65
+    assert words in "".join(capsys.readouterr())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import heads
 import numpy as np
@@ -62,3 +63,14 @@ def test_what_is_not_there_and_cannot_be_fetched_is_one_sentence(tmp_path, monke
     assert str(tmp_path) in str(caught.value)
     with pytest.raises(DataError, match="neither a NIfTI file"):
         Template.of("no such thing")
+
+
+def test_what_templateflow_says_of_its_failure_is_told(tmp_path, monkeypatch):
+    def get(*_arguments, **_keywords):
+        raise RuntimeError("checksum of tpl-MNIx differs")
+
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path))
+    api = SimpleNamespace(templates=lambda: ["MNIx"], get=get)
+    monkeypatch.setitem(sys.modules, "templateflow", SimpleNamespace(api=api))
+    with pytest.raises(DataError, match="RuntimeError: checksum of tpl-MNIx differs"):
+        Template.of("MNIx")

@@ -28,6 +28,7 @@ from qsmref.workflows import (
 )
 from qsmref.workflows.citations import reference, sentence
 from qsmref.workflows.outputs import derivative_name
+from qsmref.workflows.sidecars import imported
 from qsmref.workflows.study import init_study_wf
 
 FAST = {"background": "v-sharp", "inversion": "tkd"}
@@ -296,6 +297,26 @@ def test_tables_of_maps_that_others_made(data, tmp_path):
     sidecar = json.loads((out / "anat/sub-01_desc-imported_Chimap.json").read_text())
     assert sidecar["SkullStripped"] is True
     assert sidecar["SusceptibilityReference"] == "unknown"
+    assert sidecar["Sources"][0] == "bids:mine:sub-01/anat/sub-01_Chimap.nii.gz"
+
+
+def test_the_sidecar_of_a_map_given_again_tells_of_the_map_and_not_of_the_run_that_made_it(data):
+    (run,), _ = discover(data["bids"], Query(derivatives={"mine": data["maps"]}, maps="mine"))
+    before = {
+        "Processing": {"Inversion": {"method": "medi"}},
+        "EchoTime": [0.004, 0.008],
+        "Software": {"qsmref": "0.0.1"},
+        "Registration": {"Through": "an image of that run"},
+        "ReferenceStatistics": {"brain": {"mean": 1.0}},
+        "Warnings": ["of that run"],
+        "Sources": ["bids:raw:sub-01/anat/sub-01_MEGRE.nii.gz"],
+    }
+    object.__setattr__(run, "metadata", before)
+    sidecar = imported(run)
+    assert sidecar["Processing"] == before["Processing"] and sidecar["EchoTime"] == [0.004, 0.008]
+    assert sidecar["MapSoftware"] == {"qsmref": "0.0.1"} and "Software" not in sidecar
+    assert not {"Registration", "ReferenceStatistics"} & set(sidecar)
+    assert sidecar["Warnings"] == list(run.warnings)
     assert sidecar["Sources"][0] == "bids:mine:sub-01/anat/sub-01_Chimap.nii.gz"
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from .design import Design, make_design
 from .families import adjust
 from .grouptests import quiet
+from .names import is_compartment, split_side
 from .outcomes import Outcomes, outcomes_of
 from .reference import REFERENCES
 from .statistics import compare, find_notes, group_labels, summarise
@@ -208,6 +209,39 @@ def _summary(specifications: pd.DataFrame, alpha: float) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(made)
+
+
+def most_moved(specifications: pd.DataFrame) -> str | None:
+    """The region to look at first: the one whose result depends most on the reference.
+
+    That is the nucleus (no fluid, cortex, white matter or vessels, and no single side where both
+    are there) whose Hedges' g spans most between no reference and the tissue references. Other
+    regions as references do not count, since an effect in one of them moves all others. Without
+    two of these all references count, and without nuclei all regions.
+
+    Parameters
+    ----------
+    specifications : DataFrame
+        Of :func:`reference_audit`.
+
+    Returns
+    -------
+    str or None
+        The first in the table where several span alike; None for an empty table.
+    """
+    names = list(dict.fromkeys(specifications["region"]))
+    bases = {n.removesuffix("_both") for n in names}
+    whole = [n for n in names if not split_side(n)[1] or split_side(n)[0] not in bases]
+    chosen = [n for n in whole if not is_compartment(n)] or whole or names
+    if not chosen:
+        return None
+    rows = specifications[specifications["region"].isin(chosen)]
+    outside = rows[rows["kind"] != "region"]
+    if outside.groupby("region")["hedges_g"].count().max() > 1:
+        rows = outside
+    by_region = rows.groupby("region", sort=False)["hedges_g"]
+    span = (by_region.max() - by_region.min()).reindex(chosen).fillna(0.0)
+    return str(span.idxmax())
 
 
 def variance_parts(outcomes: Outcomes, design: Design) -> pd.DataFrame:

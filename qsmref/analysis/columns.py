@@ -52,6 +52,15 @@ _SPECIAL: dict[str, dict[str, dict[str, Any]]] = {
         "wilks": {"Description": "Wilks' lambda"},
         "p": {"Description": "p value of F"},
         "p_permutation": {"Description": "p value of the same statistic under permutation"},
+        "df_unadjusted": {
+            "Description": "Degrees of freedom of the error of F if there were no covariates; n/a "
+            "without covariates"
+        },
+        "variance_inflation": {
+            "Description": "By what the covariates multiply the variance of the effect of the "
+            "group, since they differ between the groups; 1 is no confounding"
+        },
+        "adjustment": {"Description": "What the covariates cost this test, in a sentence"},
     },
     "drivers": {
         "weight": {
@@ -257,10 +266,15 @@ _SPECIAL: dict[str, dict[str, dict[str, Any]]] = {
     "outliers": {
         "group": {"Description": "Group of the participant; n/a without groups"},
         "n": {"Description": "Differences that are compared with those of the group"},
-        "n_outlying": {"Description": "Of these with z beyond 3.5 on either side"},
+        "n_outlying": {"Description": "Of these with z beyond the limit on either side"},
         "z": {
-            "Description": "Largest distance from the median of the group, of all differences, in "
-            "SD estimated by the median absolute deviation"
+            "Description": "Distance from the median of the group in robust SD (75th percentile of "
+            "the absolute deviations of all groups, over 1.15), of the difference that is largest "
+            "relative to its limit"
+        },
+        "limit": {
+            "Description": "Bound of z that in one of twenty cohorts without outliers, at most, "
+            "any participant exceeds in any difference"
         },
         "difference": {"Description": "The difference that it belongs to", **_PPB},
         "median": {"Description": "Median of this difference in the group", **_PPB},

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .methods import LEAST_PER_GROUP
-from .tables import RequestError, TableError, column, hint, listed, numbers, texts
+from .tables import RequestError, TableError, column, hint, listed, numbers, row_words, texts
 
 #: A covariate of categories, although it may be written in numbers: ``C(site)``.
 _CATEGORIES = re.compile(r"^C\((.+)\)$")
@@ -142,10 +142,13 @@ def _rows(participants: pd.DataFrame, id_column: str, what: str) -> dict[str, in
     index: dict[str, int] = {}
     for k, name in enumerate(texts(column(participants, id_column, what))):
         if name is None:
-            raise TableError(f"{what}, row {k + 1}: there is nothing in {id_column!r}.")
+            raise TableError(
+                f"{what}, {row_words(participants, k)}: there is nothing in {id_column!r}."
+            )
         if name in index:
             raise TableError(
-                f"{what}: {name} stands in more than one row ({index[name] + 1} and {k + 1}); keep "
+                f"{what}: {name} stands in more than one row "
+                f"({row_words(participants, index[name])} and {row_words(participants, k)}); keep "
                 "one."
             )
         index[name] = k

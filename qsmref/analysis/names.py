@@ -54,6 +54,24 @@ def tissue(name: str) -> str | None:
     return next((key for key, spellings in TISSUES.items() if _plain(name) in spellings), None)
 
 
+#: Words, of names without side in lower case, of what is spread over the brain.
+_SPREAD = {"csf", "fluid", "ventricle", "ventricles", "gm", "wm", "cortex"}
+_SPREAD |= {"vein", "veins", "vessel", "vessels"}
+_SPREAD_PHRASES = ("gray matter", "grey matter", "white matter")
+
+
+def is_compartment(name: str) -> bool:
+    """Whether a region is fluid, cortex, white or grey matter, or vessels, and no nucleus.
+
+    Examples
+    --------
+    >>> [is_compartment(n) for n in ("Left-Cerebral-Cortex", "CSF_P", "GM", "Left-Putamen")]
+    [True, True, True, False]
+    """
+    plain = _plain(name)
+    return bool(_SPREAD & set(plain.split())) or any(p in plain for p in _SPREAD_PHRASES)
+
+
 def tissue_labels(names: Mapping[int, str] | pd.DataFrame, key: str) -> list[int]:
     """Labels that stand for a tissue; of CSF those of ventricles only, where there are any.
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import linalg
 
+from .adjustment import adjustment_sentence, unadjusted_degrees, variance_inflation
 from .design import Design, make_design
 from .families import adjust
 from .permutation import Permutations
@@ -33,7 +34,7 @@ class Omnibus:
     """Result of :func:`omnibus_test`."""
 
     #: One row a coverage: ``slab_cut_mm erosion_mm n_regions n_<group> t2 wilks f df_between df p
-    #: p_permutation note``.
+    #: p_permutation df_unadjusted variance_inflation adjustment note``.
     table: pd.DataFrame
     #: One row a region and coverage: ``region slab_cut_mm erosion_mm weight t2_without f df_between
     #: df p q_bh q_by``.
@@ -91,10 +92,11 @@ def omnibus_test(
     -------
     Omnibus
         In `table`, ``t2`` is Hotelling's (two groups) and ``p_permutation`` that of the permuted
-        statistic. In `drivers`, ``f`` and ``p`` are Rao's test of additional information: what the
-        region adds to all others; ``t2_without`` is T² of the others; ``weight`` is that of the
-        region in the direction that separates the groups best, in standard deviations (two
-        groups; the weights of the raw values sum to zero).
+        statistic; ``df_unadjusted``, ``variance_inflation`` and ``adjustment`` say what the
+        covariates cost (:mod:`~qsmref.analysis.adjustment`). In `drivers`, ``f`` and ``p`` are
+        Rao's test of additional information: what the region adds to all others; ``t2_without`` is
+        T² of the others; ``weight`` is that of the region in the direction that separates the
+        groups best, in standard deviations (two groups; the weights of the raw values sum to zero).
 
     Raises
     ------
@@ -138,8 +140,38 @@ def omnibus_test(
     order = np.flatnonzero(place >= 0)[np.argsort(place[place >= 0], kind="stable")]
     at = [measured.regions.index(name) for name in names]
     values = measured.values[order][:, :, at]
-    tables, cases, excluded = [], [], dict(design.excluded)
-    for k, (slab, erosion) in enumerate(measured.coverages):
+    rows, cases, excluded = _cases(measured.coverages, values, names, design, base)
+    drivers = []
+    for case, p in zip(cases, _permuted(cases, permutations, seed), strict=True):
+        found = _library(case.outcome, case.design)
+        rows[case.at] |= found | {"p_permutation": p} | _adjustment(case, found)
+        drivers += [{**row, **case.cover} for row in _drivers(case, permutations, seed)]
+    columns = ["slab_cut_mm", "erosion_mm", "n_regions", *(f"n_{x}" for x in labels)]
+    columns += ["t2", "wilks", "f", "df_between", "df", "p", "p_permutation"]
+    columns += ["df_unadjusted", "variance_inflation", "adjustment", "note"]
+    table = pd.DataFrame(rows).reindex(columns=columns)
+    table["adjustment"] = (
+        table["adjustment"].astype(object).where(table["adjustment"].notna(), None)
+    )
+    table.attrs = {"permutations": permutations, "seed": seed}
+    return Omnibus(table, _driver_table(drivers), tuple(excluded.items()), names)
+
+
+def _cases(
+    coverages: Sequence[tuple[float, float]],
+    values: np.ndarray,
+    names: Sequence[str],
+    design: Design,
+    base: str | None,
+) -> tuple[list[dict[str, object]], list[_Case], dict[str, str]]:
+    """Beginnings of the rows, those that can be tested, and who is left out.
+
+    `values` is (participant, coverage, region), in the order of the design.
+    """
+    labels = group_labels(design.groups)
+    rows: list[dict[str, object]] = []
+    cases, excluded = [], dict(design.excluded)
+    for k, (slab, erosion) in enumerate(coverages):
         cover = {"slab_cut_mm": slab, "erosion_mm": erosion}
         filled = np.isfinite(values[:, k]).any(axis=0)
         here = values[:, k][:, filled]
@@ -153,19 +185,24 @@ def omnibus_test(
         row: dict[str, object] = {**cover, "n_regions": len(inside)}
         row |= {f"n_{x}": int((part.codes == g).sum()) for g, x in enumerate(labels)}
         row["note"] = _why_not(here[whole], part, inside)
-        tables.append(row)
+        rows.append(row)
         if row["note"] is None:
             matrix = contrasts(len(inside), inside.index(base) if base in inside else None)
             cases.append(_Case(k, cover, part, here[whole], matrix, inside))
-    drivers = []
-    for case, p in zip(cases, _permuted(cases, permutations, seed), strict=True):
-        tables[case.at] |= _library(case.outcome, case.design) | {"p_permutation": p}
-        drivers += [{**row, **case.cover} for row in _drivers(case, permutations, seed)]
-    columns = ["slab_cut_mm", "erosion_mm", "n_regions", *(f"n_{x}" for x in labels)]
-    columns += ["t2", "wilks", "f", "df_between", "df", "p", "p_permutation", "note"]
-    table = pd.DataFrame(tables).reindex(columns=columns)
-    table.attrs = {"permutations": permutations, "seed": seed}
-    return Omnibus(table, _driver_table(drivers), tuple(excluded.items()), names)
+    return rows, cases, excluded
+
+
+def _adjustment(case: _Case, found: dict[str, float]) -> dict[str, object]:
+    """What the covariates cost this test; nothing without them."""
+    count, outcomes = len(case.design.covariate_names), case.contrasts.shape[1]
+    if not count:
+        return {}
+    hypotheses = len(case.design.groups) - 1
+    return {
+        "df_unadjusted": unadjusted_degrees(found["df"], outcomes, hypotheses, count),
+        "variance_inflation": variance_inflation(case.design),
+        "adjustment": adjustment_sentence(case.design, outcomes, found["df_between"], found["df"]),
+    }
 
 
 def _regions(measured: Measurements, regions: Sequence[str] | None) -> tuple[str, ...]:
@@ -318,7 +355,10 @@ def _library(outcome: np.ndarray, design: Design) -> dict[str, float]:
     # Columns of like size keep statsmodels' tolerance away from what is real.
     scaled = outcome / np.sqrt(_residual(outcome, exog).var(axis=0))
     hypothesis = np.eye(groups - 1, exog.shape[1])
-    result = MANOVA(scaled, exog).mv_test([("groups", hypothesis)]).results["groups"]["stat"]
+    # The other three statistics, which are not read, divide by zero when few degrees are left.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        test = MANOVA(scaled, exog).mv_test([("groups", hypothesis)])
+    result = test.results["groups"]["stat"]
     wilks = result.loc["Wilks' lambda"]
     value = float(wilks["Value"])
     return {

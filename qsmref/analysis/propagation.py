@@ -94,24 +94,9 @@ def noise_maps(
     """
     if repeats < 2:
         raise ValueError(f"the error by noise needs two repeats or more, got {repeats}")
-    known = mask & (noise > 0) & np.isfinite(noise)
-    if not known.any():
-        raise ValueError("the noise of the field is known nowhere in the mask")
     factors = tuple(max(1, int(coarse_mm / h * (1 + 1e-6))) for h in voxel_size)
     box = bounding_box(mask)
-    weight = np.zeros(field.shape, dtype=np.float64)
-    weight[known] = 1 / noise[known].astype(np.float64) ** 2
-    total = _blocks(weight[box], factors)
-    filled = total > 0
-    inside = filled & (_blocks(mask[box].astype(np.float64), factors) >= _LEAST * np.prod(factors))
-    if not inside.any():
-        raise ValueError("the mask is too thin for a coarse grid")
-    safe = np.where(filled, total, 1)
-    blurred = np.where(
-        filled, _blocks((weight * np.where(known, field, 0))[box], factors) / safe, 0
-    )
-    spread = np.where(filled, 1 / np.sqrt(safe), 0).astype(np.float32)
-    shape = [-(-m // f) for m, f in zip(mask[box].shape, factors, strict=True)]
+    blurred, spread, inside = _coarse(field[box], noise[box], mask[box], factors)
     size = tuple(h * f for h, f in zip(voxel_size, factors, strict=True))
     common = {"b0_dir": b0_dir, "noise": spread}
     extra = {
@@ -123,10 +108,10 @@ def noise_maps(
     parameters = dict(inversion_params or {})
     if isinstance(parameters.get("lambda_"), int | float):
         parameters["lambda_"] = float(parameters["lambda_"] * np.sqrt(np.prod(factors)))
-    maps = np.zeros((*shape, repeats), dtype=np.float32)
+    maps = np.zeros((*inside.shape, repeats), dtype=np.float32)
     valid = inside
     for repeat in range(repeats):
-        drawn = (blurred + spread * rng.standard_normal(shape)).astype(np.float32)
+        drawn = (blurred + spread * rng.standard_normal(inside.shape)).astype(np.float32)
         local, cut, _ = remove_background(
             drawn, inside, size, method=background, **common, **(background_params or {})
         )
@@ -144,6 +129,26 @@ def noise_maps(
         valid = valid & cut
     start = tuple(int(s.start) for s in box)
     return NoiseMaps(maps * valid[..., None], valid, factors, start)
+
+
+def _coarse(
+    field: np.ndarray, noise: np.ndarray, mask: np.ndarray, factors: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Field (float64), its noise (float32) and mask on blocks of voxels, weighted by the noise."""
+    known = mask & (noise > 0) & np.isfinite(noise)
+    if not known.any():
+        raise ValueError("the noise of the field is known nowhere in the mask")
+    weight = np.zeros(field.shape, dtype=np.float64)
+    weight[known] = 1 / noise[known].astype(np.float64) ** 2
+    total = _blocks(weight, factors)
+    filled = total > 0
+    inside = filled & (_blocks(mask.astype(np.float64), factors) >= _LEAST * np.prod(factors))
+    if not inside.any():
+        raise ValueError("the mask is too thin for a coarse grid")
+    safe = np.where(filled, total, 1)
+    blurred = _blocks(weight * np.where(known, field, 0), factors) / safe
+    spread = np.where(filled, 1 / np.sqrt(safe), 0).astype(np.float32)
+    return np.where(filled, blurred, 0), spread, inside
 
 
 def noise_covariance(

@@ -61,6 +61,31 @@ def column(table: pd.DataFrame, name: str, what: str = "the table") -> pd.Series
     return table[name]
 
 
+class Lines(tuple):
+    """Line of the file that each row of a table was read from; ``table.attrs["lines"]``.
+
+    pandas copies attributes with every table that it makes of another.
+    """
+
+    def __deepcopy__(self, memo: object) -> Lines:
+        return self
+
+
+def row_words(table: pd.DataFrame, at: int) -> str:
+    """What to call a row: its line in the file, where the table knows it; else its number from 1.
+
+    >>> table = pd.DataFrame({"SN": [1, 2]})
+    >>> row_words(table, 1)
+    'row 2'
+    >>> table.attrs["lines"] = Lines((2, 5))
+    >>> row_words(table, 1)
+    'line 5'
+    """
+    lines = table.attrs.get("lines", ())
+    # Rows that were left out since have taken their lines with them.
+    return f"line {lines[at]}" if len(lines) == len(table) else f"row {at + 1}"
+
+
 def texts(series: pd.Series) -> np.ndarray:
     """Cells of a column as stripped text, None where missing; 1.0 and 1 are the same label.
 
@@ -271,9 +296,9 @@ def measurements(
         raise TableError(f"{what} has no rows.")
     ids = texts(column(table, id_column, what))
     if any(i is None for i in ids):
-        row = int(np.flatnonzero([i is None for i in ids])[0]) + 1
+        row = row_words(table, int(np.flatnonzero([i is None for i in ids])[0]))
         raise TableError(
-            f"{what}, row {row}: there is nothing in the column {id_column!r}; delete the row if "
+            f"{what}, {row}: there is nothing in the column {id_column!r}; delete the row if "
             "it holds no participant, such as a second line of names or a sum."
         )
     sessions = None

@@ -341,7 +341,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         sentence, code = str(error), error.code
     except OSError as error:
-        sentence = f"{options.out} cannot be written ({error.strerror or error})."
+        where = error.filename or options.out
+        sentence = f"{where} cannot be written or read ({error.strerror or error})."
         code = ExitCode.CANNOT_CREATE
     except Exception as error:  # an error of ours: reported as such, with its trace
         traceback.print_exc()

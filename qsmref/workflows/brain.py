@@ -83,7 +83,7 @@ def connect_magnitude(
         volumes=2 * echoes,
         random_seed=random_seed,
     )
-    combine.inputs.magnitude = [str(image.path) for image in run.magnitude]
+    combine.inputs.magnitude = run.magnitude_files
     source.connect(combine, "combined", outputnode, "combined")
     if run.brain_is_made:
         brain = connect_brain(

@@ -14,6 +14,9 @@ from ..sweep import Coverage
 from .citations import sentence
 from .engine import Workflow, identifier, make_node
 
+#: What the table of an atlas is made of, beside the maps.
+_KINDS = ("labels", "names", "regions", "totals", "csf", "wm")
+
 
 def init_coverage_wf(
     *,
@@ -94,11 +97,9 @@ def init_coverage_wf(
     workflow = Workflow(name=name, methods=sentence("regions", "coverage"))
     common = {"shape": shape, "random_seed": random_seed}
     images = ["field", "noise", "mask", "magnitude"]
-    kinds = ("labels", "names", "regions", "totals", "csf", "wm")
-    fields = [f"{kind}_{atlas}" for atlas in atlases for kind in kinds]
-    inputs = pe.Node(
-        niu.IdentityInterface([*images, "csf", "inversion_info", *fields]), name="inputnode"
-    )
+    fields = [*images, "csf", "inversion_info"]
+    fields += [f"{kind}_{atlas}" for atlas in atlases for kind in _KINDS]
+    inputs = pe.Node(niu.IdentityInterface(fields), name="inputnode")
     made = [f"{kind}_{atlas}" for atlas in atlases for kind in ("table", "info")]
     outputs = pe.Node(niu.IdentityInterface(made), name="outputnode")
 
@@ -117,26 +118,20 @@ def init_coverage_wf(
         "inversion_params": dict(inversion_params or {}),
     }
     maps = [_map(coverage, method, {**common, "threads": omp_nthreads}) for coverage in swept]
-    gathered = {}
-    for output in ("chimap", "mask", "info"):
-        merge = niu.Merge(len(swept))
-        gathered[output] = pe.Node(merge, name=f"{output}s", run_without_submitting=True)
     passed = ["mask", "magnitude", "inversion_info"] + ["csf"] * csf_given
-    for i, node in enumerate(maps):
+    for node in maps:
         workflow.connect([(inputs, node, [(f, f) for f in passed])])
         for image, source in in_ppm.items():
             workflow.connect(source, "field", node, image)
-        for output, merge in gathered.items():
-            workflow.connect(node, output, merge, f"in{i + 1}")
+    gathered = _gathered(workflow, maps)
 
     for atlas in atlases:
         node = make_node(CoverageTable(), f"coverage_of_{identifier(atlas)}", volumes=8, **common)
-        node.inputs.trait_set(
-            erosion=region_erosion, statistic=(statistics or {}).get(atlas, "mean")
-        )
+        statistic = (statistics or {}).get(atlas, "mean")
+        node.inputs.trait_set(erosion=region_erosion, statistic=statistic)
         if references:
             node.inputs.references = list(references)
-        used = {kind: "whole" if kind == "regions" else kind for kind in kinds}
+        used = {kind: "whole" if kind == "regions" else kind for kind in _KINDS}
         workflow.connect(
             [
                 (inputs, node, [(f"{a}_{atlas}", b) for a, b in used.items()]),
@@ -145,6 +140,17 @@ def init_coverage_wf(
             ]
         )
     return workflow
+
+
+def _gathered(workflow: Workflow, maps: Sequence[pe.Node]) -> dict[str, pe.Node]:
+    """Nodes that hold the maps, masks and infos of all masks as lists, in their order."""
+    gathered = {}
+    for output in ("chimap", "mask", "info"):
+        merge = pe.Node(niu.Merge(len(maps)), name=f"{output}s", run_without_submitting=True)
+        for i, node in enumerate(maps, start=1):
+            workflow.connect(node, output, merge, f"in{i}")
+        gathered[output] = merge
+    return gathered
 
 
 def _map(coverage: Coverage, method: Mapping[str, Any], machine: Mapping[str, Any]) -> pe.Node:

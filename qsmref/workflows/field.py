@@ -106,17 +106,12 @@ def init_field_wf(
     if bipolar or phase_offset != "none":
         phase = make_node(CorrectPhase(), "correct_phase", volumes=4 * echoes + 8, **common)
         phase.inputs.trait_set(echo_times=times, bipolar=bipolar, offset=phase_offset)
-        workflow.connect(load, "magnitude", phase, "magnitude")
-        workflow.connect(load, "phase", phase, "phase")
-        workflow.connect(mask, "mask", phase, "mask")
-        workflow.connect(phase, "info", outputs, "phase_info")
+        _connect_correction(workflow, load, mask, phase, outputs)
     trusted = mask
     if mask_quality:
         trusted = make_node(QualityMask(), "mask_quality", volumes=16, **common)
         trusted.inputs.parameters = split_mask_parameters(mask_method, mask_params or {})[1]
-        workflow.connect(mask, "mask", trusted, "mask")
-        workflow.connect([(fit, trusted, [(f, f) for f in ("field", "noise", "residual")])])
-        workflow.connect(trusted, "info", outputs, "quality_info")
+        _connect_quality(workflow, mask, fit, trusted, outputs)
     workflow.connect(
         [
             (inputs, load, [("magnitude", "magnitude"), ("phase", "phase")]),
@@ -134,3 +129,29 @@ def init_field_wf(
         ]
     )
     return workflow
+
+
+def _connect_correction(
+    workflow: Workflow, load: pe.Node, mask: pe.Node, phase: pe.Node, outputs: pe.Node
+) -> None:
+    """Put the correction of the phase between the echoes and their fit."""
+    workflow.connect(
+        [
+            (load, phase, [("magnitude", "magnitude"), ("phase", "phase")]),
+            (mask, phase, [("mask", "mask")]),
+            (phase, outputs, [("info", "phase_info")]),
+        ]
+    )
+
+
+def _connect_quality(
+    workflow: Workflow, mask: pe.Node, fit: pe.Node, trusted: pe.Node, outputs: pe.Node
+) -> None:
+    """Put the criteria of phase quality behind the fit."""
+    workflow.connect(
+        [
+            (mask, trusted, [("mask", "mask")]),
+            (fit, trusted, [(f, f) for f in ("field", "noise", "residual")]),
+            (trusted, outputs, [("info", "quality_info")]),
+        ]
+    )

@@ -53,12 +53,22 @@ def run_locally(build: Callable[[], Workflow], work_dir: Path, nprocs: int) -> W
         with contextlib.chdir(work_dir):
             workflow.run(plugin=plugin, plugin_args=arguments)
     except Exception as error:
-        raise _told(work_dir / workflow.name, started, error) from error
+        raise told_by(work_dir / workflow.name, started, error) from error
     return workflow
 
 
-def _told(folder: Path, started: float, error: Exception) -> DataError:
-    """What the step that failed left as a note, or what the engine says."""
+def told_by(folder: Path, started: float, error: Exception) -> DataError:
+    """What the step that failed left as a note, or what the engine says.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the workflow.
+    started : float
+        When it was started (:func:`time.time`): notes of an earlier run are of that run.
+    error : Exception
+        What ended the workflow.
+    """
     from ..interfaces.base import PROBLEM_FILE
 
     notes = [n for n in folder.rglob(PROBLEM_FILE) if n.stat().st_mtime >= started - 1]

@@ -113,22 +113,11 @@ def init_registration_wf(
     elif t1w_to_template_given:
         plan.content["Through"] = "transforms of the map itself"
     else:
-        plan.content["Through"] = "the magnitude alone: there is no T1-weighted image"
-        plan.methods("magnitude", "n4")
-        bias = plan.step(steps.CorrectBias(), "bias_of_magnitude", 12)
-        plan.connect(inputs, "magnitude", bias, "in_file")
-        plan.connect(inputs, "mask", bias, "mask")
-        plan.image, plan.mask = (bias, "out_file"), (inputs, "mask")
+        _add_magnitude(plan)
     if template:
         _add_template(plan, template_mask, t1w_to_template_given)
     _add_chains(plan, t1w, template)
-    tell = plan.step(steps.Tell(content=plan.content, names=list(plan.infos)), "info", 1)
-    if plan.infos:
-        merge = pe.Node(niu.Merge(len(plan.infos)), name="infos", run_without_submitting=True)
-        for i, source in enumerate(plan.infos.values(), start=1):
-            plan.connect(*source, merge, f"in{i}")
-        plan.connect(merge, "out", tell, "infos")
-    plan.connect(tell, "info", outputs, "info")
+    _add_info(plan)
     workflow.methods = " ".join(sentence("registration", m) for m in plan.told)
     return workflow
 
@@ -157,6 +146,27 @@ class _Plan:
 
     def methods(self, *names: str) -> None:
         self.told += [name for name in names if name not in self.told]
+
+
+def _add_magnitude(plan: _Plan) -> None:
+    """The magnitude in place of a T1-weighted image."""
+    plan.content["Through"] = "the magnitude alone: there is no T1-weighted image"
+    plan.methods("magnitude", "n4")
+    bias = plan.step(steps.CorrectBias(), "bias_of_magnitude", 12)
+    plan.connect(plan.inputs, "magnitude", bias, "in_file")
+    plan.connect(plan.inputs, "mask", bias, "mask")
+    plan.image, plan.mask = (bias, "out_file"), (plan.inputs, "mask")
+
+
+def _add_info(plan: _Plan) -> None:
+    """What is known before the run, and what each step reached, as one object."""
+    tell = plan.step(steps.Tell(content=plan.content, names=list(plan.infos)), "info", 1)
+    if plan.infos:
+        merge = pe.Node(niu.Merge(len(plan.infos)), name="infos", run_without_submitting=True)
+        for i, source in enumerate(plan.infos.values(), start=1):
+            plan.connect(*source, merge, f"in{i}")
+        plan.connect(merge, "out", tell, "infos")
+    plan.connect(tell, "info", plan.outputs, "info")
 
 
 def _add_t1w_ants(

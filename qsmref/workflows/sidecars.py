@@ -65,10 +65,23 @@ def _scale_in_words(run: EchoRun) -> str:
     return f"{unit}, {said}"
 
 
+#: What the sidecar of an earlier run says of that run, and not of how the voxels were made.
+_OF_THAT_RUN = ("ReferenceStatistics", "Registration", "Software", "Warnings")
+
+
 def imported(run: MapRun) -> dict[str, Any]:
-    """Sidecar of a map that somebody else made: what it said, and where it came from."""
+    """Sidecar of a map that was made before: what it said of the map, and where it came from.
+
+    A map of ours has the entries of its reconstruction (`Processing`, `EstimationAlgorithm`, echo
+    times, ...), which stay: they say how these voxels were made. What its run said of regions,
+    registration and warnings is not of this run, which says its own. Its programs become
+    `MapSoftware`.
+    """
+    kept = {key: value for key, value in run.metadata.items() if key not in _OF_THAT_RUN}
+    if "Software" in run.metadata:
+        kept["MapSoftware"] = run.metadata["Software"]
     return {
-        **run.metadata,
+        **kept,
         "Description": "Susceptibility map made by another program",
         "SusceptibilityReference": run.metadata.get("SusceptibilityReference", "unknown"),
         "Sources": run.sources,
