@@ -23,9 +23,6 @@ SMALL = "--matrix 84 84 37 --voxel-size 3 3 4"
 TRIO = "none+single-step pdf+medi pdf+tv"
 EXPERIMENTS = {
     "full": "",
-    "weights": "--conditions 2 --methods none+single-step:lambda_=1000 "
-    "none+single-step:lambda_=1000,edge_fraction=0.9,gradient_noise=0 "
-    "none+single-step:iterations=150",
     "chains": f"{COARSE} --methods none+single-step pdf+medi pdf+single-step none+medi "
     "pdf:stopping=medi,tolerance=0.1+medi",
     "masks": f"{SMALL} --conditions 2 --slabs 76 80 84 88 92 96 100 104 108 112 116 120 "
