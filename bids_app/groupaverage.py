@@ -148,7 +148,9 @@ def _atlases(output_dir: Path, average: Path, lost: list[str]) -> dict[str, dict
             sources = _json(sidecar).get("Sources")
             for source in sources if isinstance(sources, list) else []:
                 image = datasets.file(source)
-                if image is not None and _lies_on(image, grid):
+                # Labels of one participant say nothing about the others, whatever their grid.
+                own = image is not None and image.name.startswith("sub-")
+                if image is not None and not own and _lies_on(image, grid):
                     found[name] = {"dseg": image, "roi_tsv": table}
         except DataError as error:
             # All participants may name the same file.

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from qsmref.analysis.outliers import FEWEST
+
 from .wording import number, region_name
 
 #: Rows of a long table that the page shows; the file has all of them.
@@ -221,7 +223,10 @@ def plain_table(name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]
     if name == "outliers":
         compared = int((table["n"] > 0).sum())
         table = table[table["n_outlying"] > 0]
-        text += f" {len(table)} of {compared} participants have such differences."
+        if not compared:
+            text += f" It takes {FEWEST} participants of a group to say, and no group has them."
+        else:
+            text += f" {len(table)} of {compared} participants have such differences."
         if compared and not len(table):
             most = tables["outliers"].loc[lambda rows: rows["n"] > 0].iloc[0]
             text += (

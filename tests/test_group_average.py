@@ -58,6 +58,18 @@ WHOLE = ["Average map, T", "Regions on the average: A", "Scatter between partici
 def test_the_average_is_shown_with_its_regions(out):
     figures, lost = average_figures(out, read_atlas)
     assert titles(figures) == WHOLE and lost == []
+
+
+def test_labels_of_one_participant_are_not_those_of_the_average(out):
+    # Drawn in a scan whose grid happens to be the template's.
+    atlases = out.parent / "atlases"
+    own = atlases / "sub-01" / "anat" / "sub-01_dseg.nii.gz"
+    own.parent.mkdir(parents=True)
+    (atlases / "labels.nii.gz").rename(own)
+    for sidecar in out.glob("sub-*/anat/*_dseg.json"):
+        tiny.write_json(sidecar, {"Sources": ["bids:atlases:sub-01/anat/sub-01_dseg.nii.gz"]})
+    figures, lost = average_figures(out, read_atlas)
+    assert titles(figures) == [WHOLE[0], WHOLE[2]] and lost == []
     assert "of 7 participants" in figures[0].caption
 
 
