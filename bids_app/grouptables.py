@@ -223,10 +223,10 @@ def plain_table(name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]
     if name == "outliers":
         compared = int((table["n"] > 0).sum())
         table = table[table["n_outlying"] > 0]
-        if not compared:
-            text += f" It takes {FEWEST} participants of a group to say, and no group has them."
-        else:
+        if compared:
             text += f" {len(table)} of {compared} participants have such differences."
+        else:
+            text += f" It takes {FEWEST} participants of a group to say, and no group has them."
         if compared and not len(table):
             most = tables["outliers"].loc[lambda rows: rows["n"] > 0].iloc[0]
             text += (

@@ -44,13 +44,9 @@ def variance_inflation(design: Design) -> float:
         return float("nan")
     groups = design.indicators()[:, :count]
     both = np.corrcoef(np.column_stack([groups, design.covariates]), rowvar=False)
-    signs_and_logs = [np.linalg.slogdet(np.atleast_2d(m)) for m in _blocks(both, count)]
-    first, second, whole = (log for _, log in signs_and_logs)
+    blocks = both[:count, :count], both[count:, count:], both
+    first, second, whole = (np.linalg.slogdet(np.atleast_2d(m))[1] for m in blocks)
     return float(np.exp((first + second - whole) / count))
-
-
-def _blocks(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return matrix[:count, :count], matrix[count:, count:], matrix
 
 
 def covariate_differences(design: Design) -> dict[str, float]:
