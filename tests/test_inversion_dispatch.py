@@ -19,6 +19,7 @@ OTHER = {
     "edge_noise": 3.0,
     "free_laplacian": None,
     "gradient_noise": 0.3,
+    "huber_width": 0.01,
     "iterations": 3,
     "lambda_": 700.0,
     "lambda_csf": 10.0,

@@ -148,12 +148,14 @@ def test_edges_let_the_map_jump(case, maps, method):
         assert case.error(without) > case.error(maps[method])
 
 
-def test_any_harmonic_field_may_be_added_for_single_step(case, maps):
+def test_any_harmonic_field_may_be_added_for_single_step(case):
     # What sources anywhere outside make, and a constant: the spheres take all of it away.
     x, y, z = coordinates(SHAPE, SIZE)
     harmonic = 0.3 + 0.02 * x - 0.01 * z + 0.001 * (x * y + y * z) + 2e-4 * (2 * z**2 - x**2 - y**2)
-    chi, _, _ = run(case, "single-step", field=case.total + harmonic)
-    assert case.error(chi - maps["single-step"] + case.chi) < 1e-3
+    # Until the map has settled, its own field passes for a Laplacian: as many as by default.
+    fields = case.total, case.total + harmonic
+    before, after = (run(case, "single-step", field=f, iterations=60)[0] for f in fields)
+    assert case.error(after - before + case.chi) < 1e-3
 
 
 def test_orders_of_radii_do_not_matter(case, maps):

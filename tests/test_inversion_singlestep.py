@@ -7,7 +7,12 @@ from inversion_cases import ANISOTROPIC, ISOTROPIC, OBLIQUE, ellipsoid, make_cas
 from qsmref.reconstruction import invert
 from qsmref.reconstruction.admm import TotalVariation
 from qsmref.reconstruction.inversion import RADIANS_PER_PPM
-from qsmref.reconstruction.singlestep import FIRST_LAMBDA, LAMBDA_PER_ROUGHNESS, ROUGHEST
+from qsmref.reconstruction.singlestep import (
+    FIRST_LAMBDA,
+    LAMBDA_PER_ROUGHNESS,
+    ROUGHEST,
+    WIDTH_PER_ROUGHNESS,
+)
 
 
 @pytest.mark.parametrize(("grid", "b0_dir"), [(ISOTROPIC, OBLIQUE), (ANISOTROPIC, (0, 0, 1))])
@@ -103,6 +108,39 @@ def test_lambda_follows_from_the_roughness_of_the_map():
     spaced = used(case.noise, radians_per_ppm=2 * RADIANS_PER_PPM)
     assert spaced["roughness"] == pytest.approx(later["roughness"], rel=0.2)
     assert used(case.noise, lambda_=123.0)["lambda_used"] == 123.0
+
+
+def test_the_huber_width_follows_from_the_roughness_too():
+    case = make_case(*ANISOTROPIC)
+
+    def used(iterations=10, **changes):
+        given = {**options(case), **changes}
+        return invert(case.total, case.mask, case.size, **given, iterations=iterations)[2]
+
+    assert used(9)["huber_width_used"] == 0
+    later = used()
+    assert later["huber_width_used"] == pytest.approx(WIDTH_PER_ROUGHNESS * later["roughness"])
+    fixed = used(lambda_=500.0)
+    assert fixed["lambda_used"] == 500
+    assert fixed["huber_width_used"] == pytest.approx(WIDTH_PER_ROUGHNESS * fixed["roughness"])
+    given = used(huber_width=0.002)
+    assert given["huber_width_used"] == pytest.approx(0.002)
+    assert given["lambda_used"] == pytest.approx(
+        LAMBDA_PER_ROUGHNESS * given["roughness"], rel=0.01
+    )
+    assert "roughness" not in used(lambda_=500.0, huber_width=0.0)
+    with pytest.raises(ValueError, match="huber_width must not be negative"):
+        used(huber_width=-1e-3)
+
+
+def test_it_settles_within_sixty_iterations():
+    case = make_case(*ANISOTROPIC)
+    maps = [
+        invert(case.total, case.mask, case.size, **options(case), iterations=n)[0]
+        for n in (60, 240)
+    ]
+    change = (maps[0] - maps[1])[case.mask]
+    assert change.std() < 0.01 * maps[1][case.mask].std()
 
 
 def test_typical_noise_is_that_of_the_filtered_field():

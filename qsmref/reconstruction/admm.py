@@ -7,7 +7,8 @@ all terms share one volume each. The map is split from its gradient and from eve
 of x is then one division in k-space. One iteration costs 1 + (number of terms) FFT pairs.
 
 Multipliers are not stored. For the gradient, a = (gradient of x) + u is kept: the split variable
-is the soft threshold of a, and u is a clipped to the threshold. For a data term a = K x + v, and
+is the soft threshold of a, and u is a clipped to the threshold (with a Huber width, a share of a
+clipped to it). For a data term a = K x + v, and
 v = w (a - g) / (w + mu).
 """
 
@@ -46,6 +47,9 @@ class TotalVariation:
         Weight of the data terms.
     mu_gradient, mu_data : float, and one per term
         Weights of the splittings. They set the speed, not the solution.
+    width : float
+        Differences per mm smaller than this cost in proportion to their square (Huber), of the
+        same slope where the two meet; 0 for plain total variation.
     drift : sequence of float, optional
         One value per term: a pattern, constant on each shell, of which the data may hold any
         multiple (``drift_factor``, fitted after every iteration).
@@ -67,6 +71,7 @@ class TotalVariation:
         mu_gradient: float,
         mu_data: Sequence[float],
         relaxation: float = 1.7,
+        width: float = 0.0,
         drift: Sequence[float] | None = None,
         drift_limits: tuple[float, float] = (0.0, 0.0),
         box: Transform | None = None,
@@ -79,6 +84,7 @@ class TotalVariation:
         self.twice = self.dtype(2 * lambda_)
         self._set_splittings(mu_gradient, mu_data)
         self.relaxation = self.dtype(relaxation)
+        self.width = self.dtype(width)
         # One value per shell, first that of voxels without data: the data may hold any multiple.
         self.drift = np.asarray([0.0] + list(drift or [0.0] * len(self.kernels)))
         self.drift_limits = drift_limits
@@ -119,9 +125,15 @@ class TotalVariation:
         self.mu_gradient = self.dtype(mu_gradient)
         self.mu_data = [self.dtype(mu) for mu in mu_data]
 
+    def _share(self):
+        """Part of a (split plus multiplier) that is the multiplier, up to the threshold."""
+        return 1 / (1 + self.width * self.mu_gradient)
+
     def _update_map(self) -> None:
         work = np.empty_like(self.x)
-        _gradient_side(self.jump, self.smooth, 1 / self.mu_gradient, self.spacing, work)
+        _gradient_side(
+            self.jump, self.smooth, 1 / self.mu_gradient, self._share(), self.spacing, work
+        )
         right = self.transform.forward(work)
         _scale(right, self.mu_gradient)
         part = np.empty_like(self.data)
@@ -141,7 +153,13 @@ class TotalVariation:
         # Over-relaxation needs a former split; the first iteration has none.
         relaxation = self.dtype(1) if first else self.relaxation
         _gradient_split(
-            self.x, self.jump, self.smooth, 1 / self.mu_gradient, self.spacing, relaxation
+            self.x,
+            self.jump,
+            self.smooth,
+            1 / self.mu_gradient,
+            self._share(),
+            self.spacing,
+            relaxation,
         )
         for index, (kernel, mu) in enumerate(zip(self.kernels, self.mu_data, strict=True)):
             convolved = self.box.inverse(self.spectrum * kernel)
@@ -150,21 +168,30 @@ class TotalVariation:
                 self.weight2, self.shell, index + 1, self.twice, mu, relaxation, first,
             )  # fmt: skip
 
-    def reweigh(self, lambda_: float, mu_gradient: float, mu_data: Sequence[float]) -> None:
-        """Go on with another lambda and other splittings; the split variables stay.
+    def reweigh(
+        self,
+        lambda_: float,
+        mu_gradient: float,
+        mu_data: Sequence[float],
+        width: float | None = None,
+    ) -> None:
+        """Go on with another lambda, other splittings and another width; the splits stay.
 
         What is kept is split plus multiplier: the multiplier of the gradient is rescaled to the new
         splitting, that of the data follows from the split and the new weights.
         """
         limit = 1 / self.mu_gradient
         change = 1 - self.mu_gradient / self.dtype(mu_gradient)
+        share = self._share()
         for jump in self.jump:
-            jump -= change * np.clip(jump, -limit, limit)
+            jump -= change * np.clip(share * jump, -limit, limit)
         shifted = self._shifted_data()
         weight = self.twice * self.weight2
         self.split -= weight * (self.split - shifted) / (weight + self._mu_of_voxels())
         self.twice = self.dtype(2 * lambda_)
         self._set_splittings(mu_gradient, mu_data)
+        if width is not None:
+            self.width = self.dtype(width)
         self.split += self.twice / self._mu_of_voxels() * self.weight2 * (self.split - shifted)
 
     def _mu_of_voxels(self) -> np.ndarray:
@@ -199,8 +226,8 @@ class TotalVariation:
 
 
 @parallel_kernel
-def _gradient_side(jump, smooth, threshold, spacing, out):
-    """Adjoint (periodic) gradient of (split - multiplier) = a - 2 clip(a)."""
+def _gradient_side(jump, smooth, threshold, share, spacing, out):
+    """Adjoint (periodic) gradient of (split - multiplier) = a - 2 clip(share a)."""
     _, nx, ny, nz = jump.shape
     for i in numba.prange(nx):
         for j in range(ny):
@@ -209,18 +236,18 @@ def _gradient_side(jump, smooth, threshold, spacing, out):
                 for d in range(3):
                     a = jump[d, i, j, k]
                     if smooth[i, j, k] >> d & 1:
-                        a -= 2 * min(max(a, -threshold), threshold)
+                        a -= 2 * min(max(share * a, -threshold), threshold)
                     # A negative index reaches the far side of the periodic grid.
                     p, q, r = i - (d == 0), j - (d == 1), k - (d == 2)
                     b = jump[d, p, q, r]
                     if smooth[p, q, r] >> d & 1:
-                        b -= 2 * min(max(b, -threshold), threshold)
+                        b -= 2 * min(max(share * b, -threshold), threshold)
                     value += (b - a) / spacing[d]
                 out[i, j, k] = value
 
 
 @parallel_kernel
-def _gradient_split(x, jump, smooth, threshold, spacing, relaxation):
+def _gradient_split(x, jump, smooth, threshold, share, spacing, relaxation):
     """a <- relaxed gradient of x + multiplier, in place."""
     nx, ny, nz = x.shape
     for i in numba.prange(nx):
@@ -237,7 +264,7 @@ def _gradient_split(x, jump, smooth, threshold, spacing, relaxation):
                     a = jump[d, i, j, k]
                     u = a * 0
                     if smooth[i, j, k] >> d & 1:
-                        u = min(max(a, -threshold), threshold)
+                        u = min(max(share * a, -threshold), threshold)
                     jump[d, i, j, k] = relaxation * step + (1 - relaxation) * (a - u) + u
 
 
