@@ -117,7 +117,7 @@ def join_tables(
     differential_path: Path,
     statistic: str = "mean",
 ) -> Joined:
-    """Write the tables of all scans as one, and read the means of the regions, or their medians.
+    """Write the tables of all scans as one, and read what `statistic` says of the regions.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def join_tables(
     roi_path, differential_path : Path
         Tables to write: ``participant_id``, what names a scan, ``group``, then the columns of the
         participants' tables as they are.
-    statistic : {"mean", "median"}
+    statistic : {"mean", "median", "biweight"}
         Column that is read.
     """
     entities = [e for e in RUN_ENTITIES[1:] if any(e in scan.entities for scan in scans)]

@@ -185,7 +185,7 @@ def _statistic(scans: Sequence[Scan], choice: str) -> str:
         raise DataError(
             "the tables do not agree on the statistic of their differences ("
             + ", ".join(f"{name!r} in {file}" for name, file in sorted(found.items()))
-            + "); choose one with --statistic mean or median.",
+            + "); choose one with --statistic mean, median or biweight.",
             ExitCode.USAGE,
         )
     return next(iter(found), "mean")

@@ -52,9 +52,10 @@ class RegionSettings:
     statistic: str = _option(
         "auto",
         "regions",
-        "what differences are made of; auto: means for labels on the grid of the map, medians for "
-        "those that a registration brings, since voxels of neighbours at the border hardly move "
-        "them; at the level group what the participants' tables say",
+        "what differences are made of; auto: means for labels on the grid of the map, "
+        "biweights (robust means) for those that a registration brings, since voxels of "
+        "neighbours at the border hardly move them; at the level group what the participants' "
+        "tables say",
         choices=region_methods.STATISTIC_CHOICES,
     )
     csf: str = _option(

@@ -312,9 +312,9 @@ def test_noise_that_cannot_be_carried_through_is_told(tmp_path):
     assert not isdefined(done.outputs.maps)
 
 
-def test_labels_of_a_template_are_compared_by_medians():
+def test_labels_of_a_template_are_compared_by_biweights():
     assert statistic_of("auto", "native") == "mean"
-    assert statistic_of("auto", "T1w") == statistic_of("auto", "template") == "median"
+    assert statistic_of("auto", "T1w") == statistic_of("auto", "template") == "biweight"
     assert statistic_of("mean", "template") == "mean"
     assert statistic_of("median", "native") == "median"
 

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.stats import norm
 
 from qsmref.analysis import add_references, differential_table, region_table
 from qsmref.analysis.names import apply_groups, regions_of, tissue_labels
 from qsmref.analysis.reference import difference_matrix, standard_errors
-from qsmref.analysis.regions import LEVELS, SCATTERS
+from qsmref.analysis.region_methods import STATISTICS
+from qsmref.analysis.regions import LEVELS, SCATTERS, biweight
 from qsmref.tables import read_tsv, write_tsv
 
 VOXEL = (1.0, 1.5, 2.0)
@@ -193,7 +195,7 @@ OPTIONS = st.fixed_dictionaries(
     offset=st.integers(-(2**12), 2**12),
     seed=st.integers(0, 1000),
     options=OPTIONS,
-    statistic=st.sampled_from(["mean", "median"]),
+    statistic=st.sampled_from(STATISTICS),
 )
 def test_no_offset_reaches_a_difference(offset, seed, options, statistic):
     chi, labels, mask = head(seed)
@@ -207,7 +209,7 @@ def test_no_offset_reaches_a_difference(offset, seed, options, statistic):
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 1000), options=OPTIONS, statistic=st.sampled_from(["mean", "median"]))
+@given(seed=st.integers(0, 1000), options=OPTIONS, statistic=st.sampled_from(STATISTICS))
 def test_differences_are_antisymmetric_and_close_triangles(seed, options, statistic):
     table = tables(*head(seed), **options)
     order = np.random.default_rng(seed).permutation(len(table))
@@ -242,8 +244,52 @@ def test_medians_and_their_errors():
     assert ratio == pytest.approx(np.sqrt(np.pi / 2), rel=0.02)
     flat = region_table(np.ones((3, 3, 3)), np.ones((3, 3, 3), int), {1: "a"}, (1, 1, 1))
     assert standard_errors(flat, "median")[0] == 0
-    with pytest.raises(ValueError, match="statistic must be one of mean, median"):
+    with pytest.raises(ValueError, match="statistic must be one of mean, median, biweight"):
         differential_table(table, statistic="mode")
+
+
+def test_biweights_are_those_of_statsmodels():
+    from statsmodels.robust.norms import TukeyBiweight, estimate_location
+
+    chi, labels, mask = head()
+    rng = np.random.default_rng(4)
+    # A sixth of each region holds what a neighbour has, 200 ppb away.
+    chi = np.where(rng.random(chi.shape) < 1 / 6, chi - np.float32(0.2), chi)
+    table = tables(chi, labels, mask).set_index("name")
+    for name, parts in (("GP_L", [1, 2]), ("PU_R", [13])):
+        values = chi[np.isin(labels, parts) & mask].astype(float) * 1000
+        scale = table.loc[name, "mad"] / norm.ppf(0.75)
+        expected = estimate_location(values, scale, TukeyBiweight(), maxiter=200, tol=1e-12)
+        assert table.loc[name, "biweight"] == pytest.approx(float(expected), abs=1e-4)
+    # The error of a biweight of normal values is known.
+    many = rng.normal(0, 0.05, (40, 40, 40)).astype(np.float32)
+    row = region_table(many, np.ones(many.shape, int), {1: "a"}, (1, 1, 1)).set_index("name")
+    ratio = standard_errors(row, "biweight")["a"] / row.loc["a", "se"]
+    assert ratio == pytest.approx(0.95**-0.5, rel=0.02)
+    # Where most values are equal there is no scale, and the median stands.
+    flat = np.zeros((3, 3, 3))
+    flat[0, 0] = 7
+    row = region_table(flat, np.ones(flat.shape, int), {1: "a"}, (1, 1, 1)).set_index("name")
+    assert row.loc["a", "biweight"] == row.loc["a", "median"] == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), part=st.floats(0, 0.25), away=st.floats(10, 1000),
+    shift=st.floats(-1e3, 1e3), unit=st.floats(0.01, 100),
+)  # fmt: skip
+def test_a_neighbour_hardly_moves_a_biweight(seed, part, away, shift, unit):
+    rng = np.random.default_rng(seed)
+    own = rng.normal(0, 1, 400)
+    mixed = np.where(rng.random(400) < part, -away, own)
+
+    def level(values):
+        median = float(np.median(values))
+        return biweight(values, median, float(np.median(np.abs(values - median))))
+
+    found = level(mixed)
+    assert abs(found) < 0.4  # a mean would move by up to a quarter of the way, 2.5 to 250
+    assert level(shift + unit * mixed) == pytest.approx(shift + unit * found, abs=1e-6 * unit)
 
 
 def test_the_noise_two_regions_share_cancels():

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..reconstruction.mask import cut_slab, erode
 from .reference import differential_table
+from .region_methods import STATISTICS
 
 #: The columns of a table of coverages as a BIDS sidecar describes them.
 COLUMNS = {
@@ -117,7 +118,7 @@ def coverage_table(
         was made with this mask; None where nothing could be made. (0, 0) must be there.
     references : iterable of str, optional
         As for :func:`~qsmref.analysis.differential_table`.
-    statistic : {"mean", "median"}
+    statistic : {"mean", "median", "biweight"}
         What of a region is told, and what differences are made of.
 
     Returns
@@ -139,7 +140,7 @@ def coverage_table(
     alone, pairs = [], []
     for (slab, erosion), table in tables.items():
         if table is None:
-            lost = dict.fromkeys(("mean", "median", "se"), np.nan)
+            lost = dict.fromkeys((*STATISTICS, "se"), np.nan)
             table = whole.assign(n_voxels=0, coverage=0.0, **lost)
         if list(table["name"]) != names:
             raise ValueError("the tables of a sweep differ in their regions")

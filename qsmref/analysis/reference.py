@@ -27,6 +27,9 @@ from .regions import (
 #: Rows that serve as references only: a pair has them second, and never two of them.
 REFERENCES = ("brain", "csf", "wm")
 
+#: Variance of each, of normal values, over that of their mean.
+_VARIANCE_OF_NORMAL = {"median": np.pi / 2, "biweight": 1 / 0.95}
+
 #: The columns of a differential table as a BIDS sidecar describes them.
 COLUMNS = {
     "region": {"Description": "Name of the region"},
@@ -52,7 +55,7 @@ COLUMNS = {
 
 
 def columns(statistic: str = "mean") -> dict[str, dict]:
-    """:data:`COLUMNS` for differences of means or medians."""
+    """:data:`COLUMNS` for differences of means, medians or biweights."""
     what = {"Description": f"{statistic.capitalize()} of the region minus that of the reference"}
     return {**COLUMNS, "difference": {**what, "Units": "ppb"}}
 
@@ -159,8 +162,9 @@ def differential_table(
 
     Of medians, :math:`\mathrm{se}` is that of the mean times
     :math:`\sqrt{\pi / 2} \cdot 1.4826\, \mathrm{mad} / \mathrm{sd}`: the error of a median of as
-    many independent normal values as the error of the mean stands for. ``se_noise`` stays that of
-    the means.
+    many independent normal values as the error of the mean stands for; of biweights times
+    :math:`1.4826\, \mathrm{mad} / (\sqrt{0.95}\, \mathrm{sd})`. ``se_noise`` stays that of the
+    means.
 
     Parameters
     ----------
@@ -170,7 +174,7 @@ def differential_table(
     references : iterable of str, optional
         Names of rows that are only subtracted; by default ``brain``, ``csf`` and ``wm`` where the
         table has them. Every other row is a region, and so a reference to all regions before it.
-    statistic : {"mean", "median"}
+    statistic : {"mean", "median", "biweight"}
         What of the two rows is subtracted.
     covariance : DataFrame, optional
         Covariance (ppb squared) of the means by the noise, rows and columns named as the regions;
@@ -238,10 +242,15 @@ def differential_table(
 
 
 def standard_errors(table: pd.DataFrame, statistic: str = "mean") -> pd.Series:
-    """Standard error (ppb) of the mean or median of each row of a region table."""
+    """Standard error (ppb) of the mean, median or biweight of each row of a region table."""
     if statistic == "mean":
         return table["se"]
-    ratio = np.sqrt(np.pi / 2) * 1.4826 * table["mad"] / table["sd"].where(table["sd"] > 0)
+    ratio = (
+        _VARIANCE_OF_NORMAL[statistic] ** 0.5
+        * 1.4826
+        * table["mad"]
+        / table["sd"].where(table["sd"] > 0)
+    )
     # Without scatter there is no ratio, and no error.
     return table["se"].where(table["sd"] == 0, table["se"] * ratio)
 

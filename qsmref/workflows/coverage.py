@@ -66,7 +66,7 @@ def init_coverage_wf(
     region_erosion
         As for :func:`~qsmref.workflows.init_regions_wf`.
     statistics : mapping of str to str, optional
-        ``mean`` (the default) or ``median``, by atlas.
+        ``mean`` (the default), ``median`` or ``biweight``, by atlas.
     background, background_params, inversion, inversion_params, csf_given
         As for :func:`~qsmref.workflows.inversion.init_inversion_wf`.
     omp_nthreads, random_seed, name

@@ -55,7 +55,7 @@ def init_regions_wf(
         Part of a region that the mask must cover, 0 to 1.
     erosion : float
         Of each region, mm.
-    statistic : {"mean", "median"}
+    statistic : {"mean", "median", "biweight"}
         What differences are made of.
     random_seed, name
         As for :func:`~qsmref.workflows.init_reconstruction_wf`.
