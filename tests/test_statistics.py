@@ -126,6 +126,26 @@ def test_ancova_of_three_groups_is_the_f_test_of_the_groups():
     assert list(found.loc[0, ["f", "p", "df_between"]]) == pytest.approx(list(expected), rel=1e-8)
 
 
+@pytest.mark.parametrize("groups", [("patient", "control"), ("a", "b", "c")])
+def test_ancova_of_rows_with_different_gaps_is_that_of_each_alone(groups):
+    table, people = cohort(31, groups=groups, effect=10, seed=1)
+    rng = np.random.default_rng(7)
+    table[REGIONS] = table[REGIONS].mask(rng.random((31, len(REGIONS))) < 0.1)
+    found = compare_groups(
+        measurements(table, regions=REGIONS), people, "group", covariates=["age"]
+    )
+    assert found[f"n_{groups[0]}"].nunique() > 1
+    for _, row in found.iterrows():
+        data = people.assign(y=values_of((table, people), row)).dropna(subset="y")
+        fit = smf.ols("y ~ C(group) + age", data).fit()
+        full = fit.compare_f_test(smf.ols("y ~ age", data).fit())
+        assert row["p"] == pytest.approx(full[1], rel=1e-8)
+        assert row["df"] == fit.df_resid
+        if len(groups) == 3:
+            share = full[0] * full[2] / (full[0] * full[2] + fit.df_resid)
+            assert row["eta_squared"] == pytest.approx(share, rel=1e-8)
+
+
 def test_numbers_as_categories():
     table, people = cohort(30, seed=2)
     people["site"] = np.arange(30) % 3

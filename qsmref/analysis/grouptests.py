@@ -8,7 +8,7 @@ be untestable on the way gets a note in place.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -82,12 +82,26 @@ def anova(values: np.ndarray, design: Design, note: np.ndarray, confidence: floa
     return made
 
 
+#: Rows that are computed together: their residuals take memory.
+_BLOCK = 256
+
+
+def _alike(known: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of the table (columns of `known`) by who has a value: participants, and their rows."""
+    groups: dict[bytes, list[int]] = {}
+    for row in rows:
+        groups.setdefault(np.packbits(known[:, row]).tobytes(), []).append(row)
+    for together in groups.values():
+        yield known[:, together[0]], np.array(together)
+
+
 def ancova(values: np.ndarray, design: Design, note: np.ndarray, confidence: float) -> Columns:
     """Groups adjusted for covariates, by :class:`statsmodels.regression.linear_model.OLS`.
 
     Each row uses the participants that have its value. With two groups `difference` is the
     coefficient of the first group; with more, `f` tests all groups at once.
     """
+    from scipy.stats import f, t
     from statsmodels.regression.linear_model import OLS
 
     count, groups = values.shape[1], len(design.groups)
@@ -97,30 +111,38 @@ def ancova(values: np.ndarray, design: Design, note: np.ndarray, confidence: flo
     made = _empty(count, (*names, "df", "p", "residual_sd", *(("t",) if groups == 2 else ())))
     # The last group is the baseline.
     matrix = np.column_stack([design.indicators()[:, : groups - 1], design.nuisance()])
-    for j in range(count):
-        if note[j] is not None:
-            continue
-        there = np.isfinite(values[:, j])
+    usable = np.flatnonzero([n is None for n in note])
+    for there, rows in _alike(np.isfinite(values), usable):
         x = matrix[there]
         rank = np.linalg.matrix_rank(x, tol=1e-7 * np.sqrt(len(x)))
         if rank < x.shape[1] or len(x) <= x.shape[1]:
-            note[j] = (
+            note[rows] = (
                 f"{len(x)} participants with a value are too few, or too alike, for "
                 f"{x.shape[1]} groups and covariates"
             )
             continue
-        fit = OLS(values[there, j], x).fit()
-        made["residual_sd"][j], made["df"][j] = np.sqrt(fit.mse_resid), fit.df_resid
-        if groups == 2:
-            made["difference"][j], made["t"][j] = fit.params[0], fit.tvalues[0]
-            made["ci_low"][j], made["ci_high"][j] = fit.conf_int(1 - confidence)[0]
-            made["p"][j] = fit.pvalues[0]
-        else:
-            found = fit.f_test(np.eye(groups - 1, x.shape[1]))
-            made["f"][j], made["p"][j] = float(found.fvalue), float(found.pvalue)
-            made["df_between"][j] = groups - 1
-            between = made["f"][j] * (groups - 1)
-            made["eta_squared"][j] = between / (between + fit.df_resid)
+        # One fit has all of the design; what differs from row to row are the values alone.
+        model = OLS(values[there, rows[0]], x)
+        df, unscaled = model.fit().df_resid, model.normalized_cov_params
+        for some in np.array_split(rows, -(-len(rows) // _BLOCK)):
+            y = values[np.ix_(there, some)]
+            found = model.pinv_wexog @ y
+            variance = np.sum((y - x @ found) ** 2, axis=0) / df
+            made["residual_sd"][some], made["df"][some] = np.sqrt(variance), df
+            if groups == 2:
+                error = np.sqrt(variance * unscaled[0, 0])
+                half = error * t.ppf((1 + confidence) / 2, df)
+                made["difference"][some], made["t"][some] = found[0], found[0] / error
+                made["ci_low"][some], made["ci_high"][some] = found[0] - half, found[0] + half
+                made["p"][some] = 2 * t.sf(np.abs(made["t"][some]), df)
+            else:
+                between = found[: groups - 1]
+                inverse = np.linalg.inv(unscaled[: groups - 1, : groups - 1])
+                square = np.einsum("is,ij,js->s", between, inverse, between)
+                made["f"][some] = square / (groups - 1) / variance
+                made["p"][some] = f.sf(made["f"][some], groups - 1, df)
+                made["df_between"][some] = groups - 1
+                made["eta_squared"][some] = square / (square + df * variance)
     return made
 
 
