@@ -130,7 +130,7 @@ def test_ancova_of_three_groups_is_the_f_test_of_the_groups():
 def test_ancova_of_rows_with_different_gaps_is_that_of_each_alone(groups):
     table, people = cohort(31, groups=groups, effect=10, seed=1)
     rng = np.random.default_rng(7)
-    table[REGIONS] = table[REGIONS].mask(rng.random((31, len(REGIONS))) < 0.1)
+    table[[*REGIONS]] = table[[*REGIONS]].mask(rng.random((31, len(REGIONS))) < 0.1)
     found = compare_groups(
         measurements(table, regions=REGIONS), people, "group", covariates=["age"]
     )
