@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import qsmref
 from qsmref import files, tables
 from qsmref.analysis.cohort import Results
@@ -14,6 +16,9 @@ from qsmref.analysis.statistics import group_labels
 
 from .groupfigures import FIGURES, CohortFigure, cohort_figures
 from .grouptables import adjustment, whole_mask
+
+#: Regions that one line of the terminal names.
+_NAMED = 8
 
 
 def write_results(
@@ -111,6 +116,7 @@ def closing_words(results: Results) -> list[str]:
     who = ", ".join(f"{n} {group}" for group, n in sizes.items())
     lines = [f"{results.facts['n']} participants{f' ({who})' if who else ''}"]
     if "ttest" in results.tables:
+        lines += _untested(whole_mask(results.tables["ttest"]))
         # Of the mask that is neither cut nor eroded, where there are several, and of regions whose
         # sides are together, where they are.
         pairs = whole_mask(results.tables["ttest"]).dropna(subset=["reference"])
@@ -128,6 +134,16 @@ def closing_words(results: Results) -> list[str]:
             )
             if adjustment(results.tables["omnibus"]):
                 lines.append(adjustment(results.tables["omnibus"]))
+    return lines
+
+
+def _untested(rows: pd.DataFrame) -> list[str]:
+    """Regions alone that have no test, a line a reason."""
+    alone = rows[rows["reference"].isna()].dropna(subset=["note"])
+    lines = []
+    for note, names in alone.groupby("note", sort=False)["region"]:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        lines.append(f"no test of {', '.join(names[:_NAMED])}{more}: {note}")
     return lines
 
 

@@ -211,11 +211,14 @@ def test_bad_tables_get_a_sentence_and_a_code(folder, capsys, edit, words):
     assert words in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_odd_regions_are_told_and_not_tested(folder):
+def test_odd_regions_are_told_and_not_tested(folder, capsys):
     table = pd.read_csv(folder / "means.csv")
     table["RN"], table["CN"] = 0.05, np.nan
     table.to_csv(folder / "means.csv", index=False)
     assert run(folder, *GROUPS) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "qsmref-stats: no test of RN: constant: no scatter within any group" in said
+    assert "qsmref-stats: no test of CN: no participant has a value" in said
     found = read_tsv(folder / "out" / "ttest.tsv")
     alone = found[found["reference"].isna()].set_index("region")
     assert alone.loc["RN", "note"] == "constant: no scatter within any group"

@@ -252,7 +252,10 @@ def _why_not(values: np.ndarray, design: Design, names: Sequence[str]) -> str | 
     # The triangle has the singular values of the whole, and few rows.
     size = np.linalg.svd(np.linalg.qr(rest / scale, mode="r"), compute_uv=False)
     if size[-1] <= _RANK * size[0]:
-        return "some regions follow from the others (both sides beside left and right?)"
+        return (
+            "some regions follow from the others (both sides beside left and right, or values "
+            "that do not vary?)"
+        )
     return None
 
 
