@@ -180,9 +180,11 @@ def single_step(
 
     def follow(roughness: float) -> tuple[float, float]:
         """lambda and Huber width (rad per mm) of a map as rough as this (rad per mm)."""
-        fitting = min(LAMBDA_PER_ROUGHNESS * scale / radians_per_ppm * roughness, most)
-        wanted = fitting or lambda_, WIDTH_PER_ROUGHNESS * roughness
-        return tuple(w if g is None else g for g, w in zip(given, wanted, strict=True))
+        weight, width = given
+        if weight is None:
+            fitting = min(LAMBDA_PER_ROUGHNESS * scale / radians_per_ppm * roughness, most)
+            weight = fitting or lambda_  # a map without any roughness says nothing
+        return weight, WIDTH_PER_ROUGHNESS * roughness if width is None else width
 
     # The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
     # sphere's second moment.
@@ -436,7 +438,8 @@ def _solve(
             deep = shell == len(kernels)
             rough = _roughness(state.x[work.place], near, deep, work.voxel_size)
             new, wide = follow(rough)
-            state.reweigh(new, *splittings(new), wide)
+            mu_gradient, mu_data = splittings(new)
+            state.reweigh(new, mu_gradient, mu_data, wide)
             done.update(lambda_used=float(new), huber_width_used=float(wide), roughness=rough)
         # The jump of lambda would pass for a drift until the map has followed it.
         jumped = done["lambda_used"] != lambda_
