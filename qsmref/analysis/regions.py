@@ -57,13 +57,13 @@ COLUMNS = {
     },
     "median": {"Description": "Median susceptibility", "Units": "ppb"},
     "mad": {"Description": "Median absolute deviation from the median, unscaled", "Units": "ppb"},
+    "p05": {"Description": "5th percentile", "Units": "ppb"},
+    "p95": {"Description": "95th percentile", "Units": "ppb"},
     "biweight": {
         "Description": "Tukey's biweight location (4.685 times 1.4826 mad): a mean to which values "
         "far from the middle add less, and those beyond 6.95 mad nothing",
         "Units": "ppb",
     },
-    "p05": {"Description": "5th percentile", "Units": "ppb"},
-    "p95": {"Description": "95th percentile", "Units": "ppb"},
     "x": {"Description": "Centre of the whole region, first coordinate", "Units": "mm"},
     "y": {"Description": "Centre of the whole region, second coordinate", "Units": "mm"},
     "z": {"Description": "Centre of the whole region, third coordinate", "Units": "mm"},
