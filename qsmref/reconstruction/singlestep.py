@@ -41,8 +41,8 @@ LAMBDA_PER_ROUGHNESS = 3e6
 
 #: Width of the Huber penalty per roughness of the map: smaller differences are smooth parts of a
 #: tissue and cost in proportion to their square. The problem settles far sooner for it (after 60
-#: iterations, 0.05 to 0.15 ppb from the end in place of 0.1 to 1.0); from 1 on, veins and small
-#: nuclei lose contrast.
+#: iterations, 0.05 to 0.15 ppb from where 120 lead in place of 0.1 to 1.0); from 1 on, veins and
+#: small nuclei lose contrast.
 WIDTH_PER_ROUGHNESS = 0.3
 
 #: lambda of the first iterations, from which the roughness is read, and the largest: more would fit
