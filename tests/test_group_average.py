@@ -58,6 +58,7 @@ WHOLE = ["Average map, T", "Regions on the average: A", "Scatter between partici
 def test_the_average_is_shown_with_its_regions(out):
     figures, lost = average_figures(out, read_atlas)
     assert titles(figures) == WHOLE and lost == []
+    assert "of 7 participants" in figures[0].caption
 
 
 def test_labels_of_one_participant_are_not_those_of_the_average(out):

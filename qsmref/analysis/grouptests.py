@@ -98,7 +98,8 @@ def _alike(known: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np
 def ancova(values: np.ndarray, design: Design, note: np.ndarray, confidence: float) -> Columns:
     """Groups adjusted for covariates, by :class:`statsmodels.regression.linear_model.OLS`.
 
-    Each row uses the participants that have its value. With two groups `difference` is the
+    Each row uses the participants that have its value; rows of the same participants share one fit
+    of the design, and :mod:`scipy.stats` has their p. With two groups `difference` is the
     coefficient of the first group; with more, `f` tests all groups at once.
     """
     from scipy.stats import f, t
