@@ -188,6 +188,8 @@ class Invert(Interface):
         )
         self._save("chimap", chi, folder, like)
         self._save("mask", mask, folder, like)
-        confident = confidence_mask(mask, size, noise, info.get("radii_used", ()))
+        radii = info.get("radii_used", ())
+        harmonic = info["method"] == "single-step" and not radii
+        confident = confidence_mask(mask, size, noise, radii, harmonic=harmonic)
         self._save("confidence", confident, folder, like)
         self._save_json("info", info, folder)

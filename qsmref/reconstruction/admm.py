@@ -15,16 +15,21 @@ v = w (a - g) / (w + mu).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
+import numpy.typing as npt
 
 from .fft import Transform
 from .jit import numba, parallel_kernel
 
 
-class TotalVariation:
-    """One problem on a periodic grid.
+class AlternatingDirections:
+    """Total variation of a map on a periodic grid, split from its gradient and from data terms.
+
+    What the data terms are is left to subclasses: ``kernels`` (half spectra, real)
+    and the methods at the end of this class.
 
     Parameters
     ----------
@@ -32,30 +37,21 @@ class TotalVariation:
         Of the whole grid.
     box : Transform, optional
         Of a box at the start of the grid that holds all data, padded to the grid; it skips the
-        lines outside. `shell`, `data` and `weight2` have the shape of the box.
+        lines outside.
     voxel_size : (3,) float
         mm.
     smooth : (3, x, y, z) bool array
         Where the forward difference counts (w_d = 1); the map may jump freely elsewhere.
     kernels : sequence of half spectra (real)
         K_c.
-    shell : (x, y, z) uint8 array
-        1 + the index of the term that the voxel belongs to, 0 where nothing was measured.
-    data, weight2 : (x, y, z) arrays
-        g and m^2 of the voxel's own term.
+    dtype : float32 or float64
     lambda_ : float
         Weight of the data terms.
-    mu_gradient, mu_data : float, and one per term
+    mu_gradient, mu_data : float, and one per kernel
         Weights of the splittings. They set the speed, not the solution.
     width : float
         Differences per mm smaller than this cost in proportion to their square (Huber), of the
         same slope where the two meet; 0 for plain total variation.
-    drift : sequence of float, optional
-        One value per term: a pattern, constant on each shell, of which the data may hold any
-        multiple (``drift_factor``, fitted after every iteration).
-    drift_limits : (2,) float, optional
-        A multiple below the first is none, one above the second stays as it was fitted, and what
-        lies between grows in proportion (firm shrinkage, Gao & Bruce 1997).
     """
 
     def __init__(
@@ -64,57 +60,54 @@ class TotalVariation:
         voxel_size: Sequence[float],
         smooth: np.ndarray,
         kernels: Sequence[np.ndarray],
-        shell: np.ndarray,
-        data: np.ndarray,
-        weight2: np.ndarray,
+        dtype: npt.DTypeLike,
         lambda_: float,
         mu_gradient: float,
         mu_data: Sequence[float],
         relaxation: float = 1.7,
         width: float = 0.0,
-        drift: Sequence[float] | None = None,
-        drift_limits: tuple[float, float] = (0.0, 0.0),
         box: Transform | None = None,
     ):
         self.transform, self.kernels = transform, list(kernels)
         self.box = transform if box is None else box
-        self.dtype = data.dtype.type
-        self.spacing = np.asarray(voxel_size, data.dtype)
-        self.shell, self.data, self.weight2 = shell, data, weight2
+        dtype = np.dtype(dtype)
+        self.dtype = dtype.type
+        self.spacing = np.asarray(voxel_size, dtype)
         self.twice = self.dtype(2 * lambda_)
         self._set_splittings(mu_gradient, mu_data)
         self.relaxation = self.dtype(relaxation)
         self.width = self.dtype(width)
-        # One value per shell, first that of voxels without data: the data may hold any multiple.
-        self.drift = np.asarray([0.0] + list(drift or [0.0] * len(self.kernels)))
-        self.drift_limits = drift_limits
-        self.drift_factor = self._fit_drift(np.zeros_like(data)) if drift else 0.0
         # One byte a voxel instead of three: bit d says that difference d counts.
         self.smooth = (smooth[0] | smooth[1] << 1 | smooth[2] << 2).astype(np.uint8)
         grid, half = transform.grid, transform.spectrum
         self.laplacian = [
-            ((2 - 2 * np.cos(2 * np.pi * np.arange(n) / size)) / h**2).astype(data.dtype)
+            ((2 - 2 * np.cos(2 * np.pi * np.arange(n) / size)) / h**2).astype(dtype)
             for n, size, h in zip(half, grid, voxel_size, strict=True)
         ]
-        complex_type = np.result_type(data.dtype, np.complex64)
-        self.spectrum = np.zeros(half, complex_type)
-        self.x = np.zeros(grid, data.dtype)
-        self.jump = np.zeros((3, *grid), data.dtype)  # a of the gradient
-        self.predicted = np.zeros_like(data)  # K x, each voxel with its own term
-        # Started as if K x were the data already: saves the first few iterations.
-        self.split = self._shifted_data()  # a of the data terms
+        self.spectrum = np.zeros(half, np.result_type(dtype, np.complex64))
+        self.x = np.zeros(grid, dtype)
+        self.jump = np.zeros((3, *grid), dtype)  # a of the gradient
         self.iterations = 0
 
-    #: Whether the multiple of the drift is fitted again after every iteration.
+    #: Whether the constant that the data may hold is fitted again after every iteration, and how
+    #: much of it is believed, see the subclasses.
     fits_drift = True
+    drift_limits: tuple[float, ...] = (0.0, 0.0)
+    drift_factor = 0.0
+    weight2: np.ndarray
 
-    def run(self, count: int, watch: Callable[[TotalVariation], bool] | None = None) -> None:
+    def run(self, count: int, watch: Callable[[AlternatingDirections], bool] | None = None) -> None:
         """Make `count` iterations, fewer when `watch` returns True after one of them."""
         for _ in range(count):
             self._update_map()
-            self._update_splits()
-            if self.fits_drift and self.drift.any():
-                self.drift_factor = self._fit_drift(self.predicted)
+            # Over-relaxation needs a former split; the first iteration has none.
+            first = self.iterations == 0
+            relaxation = self.dtype(1) if first else self.relaxation
+            _gradient_split(
+                self.x, self.jump, self.smooth, 1 / self.mu_gradient, self._share(),
+                self.spacing, relaxation,
+            )  # fmt: skip
+            self._update_data(relaxation, first)
             self.iterations += 1
             if watch is not None and watch(self):
                 return
@@ -135,38 +128,13 @@ class TotalVariation:
             self.jump, self.smooth, 1 / self.mu_gradient, self._share(), self.spacing, work
         )
         right = self.transform.forward(work)
+        del work
         _scale(right, self.mu_gradient)
-        part = np.empty_like(self.data)
-        squares = np.zeros(self.spectrum.shape, self.data.dtype)
-        for index, (kernel, mu) in enumerate(zip(self.kernels, self.mu_data, strict=True)):
-            _data_side(
-                self.split, self.predicted, self.data, self._shift(index), self.weight2,
-                self.shell, index + 1, self.twice, mu, part,
-            )  # fmt: skip
-            _accumulate(right, self.box.forward(part), kernel, mu, squares)
+        squares = np.zeros(self.spectrum.shape, self.dtype)
+        self._data_right(right, squares)
         _divide(right, self.spectrum, squares, *self.laplacian, self.mu_gradient)
         self.spectrum = right
         self.x = self.transform.inverse(right, overwrite=False)
-
-    def _update_splits(self) -> None:
-        first = self.iterations == 0
-        # Over-relaxation needs a former split; the first iteration has none.
-        relaxation = self.dtype(1) if first else self.relaxation
-        _gradient_split(
-            self.x,
-            self.jump,
-            self.smooth,
-            1 / self.mu_gradient,
-            self._share(),
-            self.spacing,
-            relaxation,
-        )
-        for index, (kernel, mu) in enumerate(zip(self.kernels, self.mu_data, strict=True)):
-            convolved = self.box.inverse(self.spectrum * kernel)
-            _data_split(
-                convolved, self.split, self.predicted, self.data, self._shift(index),
-                self.weight2, self.shell, index + 1, self.twice, mu, relaxation, first,
-            )  # fmt: skip
 
     def reweigh(
         self,
@@ -178,20 +146,128 @@ class TotalVariation:
         """Go on with another lambda, other splittings and another width; the splits stay.
 
         What is kept is split plus multiplier: the multiplier of the gradient is rescaled to the new
-        splitting, that of the data follows from the split and the new weights.
+        splitting, and so is that of the data.
         """
         limit = 1 / self.mu_gradient
         change = 1 - self.mu_gradient / self.dtype(mu_gradient)
         share = self._share()
         for jump in self.jump:
             jump -= change * np.clip(share * jump, -limit, limit)
+        with self._rescaled_data():
+            self.twice = self.dtype(2 * lambda_)
+            self._set_splittings(mu_gradient, mu_data)
+            if width is not None:
+                self.width = self.dtype(width)
+
+    def _data_right(self, right: np.ndarray, squares: np.ndarray) -> None:
+        """Add what the data terms say to the right side of the map's equations."""
+        raise NotImplementedError
+
+    def _update_data(self, relaxation, first: bool) -> None:
+        """Bring splits and multipliers of the data terms up to the new map."""
+        raise NotImplementedError
+
+    def _rescaled_data(self) -> AbstractContextManager[None]:
+        """While lambda and splittings change: keep the splits of the data terms."""
+        raise NotImplementedError
+
+    def misfit(self) -> np.ndarray:
+        """What the data terms leave unexplained, on their box, zero where nothing is known."""
+        raise NotImplementedError
+
+    def residual(self) -> float:
+        """Weighted norm of the misfit over that of the data."""
+        raise NotImplementedError
+
+
+def shrink_firmly(value: float, least: float, full: float) -> float:
+    """Zero below `least`, the value itself above `full`, in proportion to the rest in between.
+
+    References
+    ----------
+    Gao & Bruce 1997, Statistica Sinica 7, 855.
+    """
+    if abs(value) >= full:
+        return value
+    return math.copysign(max(abs(value) - least, 0) * full / (full - least), value)
+
+
+class TotalVariation(AlternatingDirections):
+    """Data terms on shells: each voxel counts in one of several convolutions.
+
+    Parameters
+    ----------
+    transform, voxel_size, smooth, kernels, lambda_, mu_gradient, mu_data, relaxation, width, box
+        See :class:`AlternatingDirections`. `shell`, `data` and `weight2` have the shape of the box.
+    shell : (x, y, z) uint8 array
+        1 + the index of the term that the voxel belongs to, 0 where nothing was measured.
+    data, weight2 : (x, y, z) arrays
+        g and m^2 of the voxel's own term.
+    drift : sequence of float, optional
+        One value per term: a pattern, constant on each shell, of which the data may hold any
+        multiple (``drift_factor``, fitted after every iteration).
+    drift_limits : (2,) float, optional
+        The multiple is believed as :func:`shrink_firmly` has it.
+    """
+
+    def __init__(
+        self,
+        transform: Transform,
+        voxel_size: Sequence[float],
+        smooth: np.ndarray,
+        kernels: Sequence[np.ndarray],
+        shell: np.ndarray,
+        data: np.ndarray,
+        weight2: np.ndarray,
+        lambda_: float,
+        mu_gradient: float,
+        mu_data: Sequence[float],
+        relaxation: float = 1.7,
+        width: float = 0.0,
+        drift: Sequence[float] | None = None,
+        drift_limits: tuple[float, float] = (0.0, 0.0),
+        box: Transform | None = None,
+    ):
+        super().__init__(
+            transform, voxel_size, smooth, kernels, data.dtype, lambda_, mu_gradient, mu_data,
+            relaxation, width, box,
+        )  # fmt: skip
+        self.shell, self.data, self.weight2 = shell, data, weight2
+        # One value per shell, first that of voxels without data: the data may hold any multiple.
+        self.drift = np.asarray([0.0] + list(drift or [0.0] * len(self.kernels)))
+        self.drift_limits = drift_limits
+        if drift:
+            self.drift_factor = self._fit_drift(np.zeros_like(data))
+        self.predicted = np.zeros_like(data)  # K x, each voxel with its own term
+        # Started as if K x were the data already: saves the first few iterations.
+        self.split = self._shifted_data()  # a of the data terms
+
+    def _data_right(self, right: np.ndarray, squares: np.ndarray) -> None:
+        part = np.empty_like(self.data)
+        for index, (kernel, mu) in enumerate(zip(self.kernels, self.mu_data, strict=True)):
+            _data_side(
+                self.split, self.predicted, self.data, self._shift(index), self.weight2,
+                self.shell, index + 1, self.twice, mu, part,
+            )  # fmt: skip
+            accumulate(right, self.box.forward(part), kernel, mu, squares)
+
+    def _update_data(self, relaxation, first: bool) -> None:
+        for index, (kernel, mu) in enumerate(zip(self.kernels, self.mu_data, strict=True)):
+            convolved = self.box.inverse(self.spectrum * kernel)
+            _data_split(
+                convolved, self.split, self.predicted, self.data, self._shift(index),
+                self.weight2, self.shell, index + 1, self.twice, mu, relaxation, first,
+            )  # fmt: skip
+        if self.fits_drift and self.drift.any():
+            self.drift_factor = self._fit_drift(self.predicted)
+
+    @contextmanager
+    def _rescaled_data(self) -> Iterator[None]:
+        # The multiplier follows from the split and the weights.
         shifted = self._shifted_data()
         weight = self.twice * self.weight2
         self.split -= weight * (self.split - shifted) / (weight + self._mu_of_voxels())
-        self.twice = self.dtype(2 * lambda_)
-        self._set_splittings(mu_gradient, mu_data)
-        if width is not None:
-            self.width = self.dtype(width)
+        yield
         self.split += self.twice / self._mu_of_voxels() * self.weight2 * (self.split - shifted)
 
     def _mu_of_voxels(self) -> np.ndarray:
@@ -211,11 +287,7 @@ class TotalVariation:
 
     def _fit_drift(self, predicted: np.ndarray) -> float:
         top, bottom = _drift_sums(predicted, self.data, self.weight2, self.shell, self.drift)
-        factor = float(top / bottom) if bottom > 0 else 0.0
-        least, full = self.drift_limits
-        if abs(factor) >= full:
-            return factor
-        return math.copysign(max(abs(factor) - least, 0) * full / (full - least), factor)
+        return shrink_firmly(float(top / bottom) if bottom > 0 else 0.0, *self.drift_limits)
 
     def residual(self) -> float:
         """Weighted norm of K x - g over that of g."""
@@ -311,7 +383,7 @@ def _scale(spectrum, factor):
 
 
 @parallel_kernel
-def _accumulate(total, spectrum, kernel, mu, squares):
+def accumulate(total, spectrum, kernel, mu, squares):
     """Add mu K (spectrum) to the right side, and mu K^2 to the squares."""
     for i in numba.prange(total.shape[0]):
         for j in range(total.shape[1]):

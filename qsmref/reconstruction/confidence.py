@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .crop import paste
+from .harmonic import inner
 from .singlestep import Grid
 from .spheres import fitting, sphere_spectrum
 
@@ -16,12 +17,15 @@ def confidence_mask(
     voxel_size: Sequence[float],
     noise: np.ndarray | None = None,
     radii: Sequence[float] = (),
+    *,
+    harmonic: bool = False,
 ) -> np.ndarray:
     """Voxels of a map that were measured themselves.
 
-    The single-step inversion compares filtered fields, and a voxel nearer to the surface of the
-    mask than the smallest sphere has none: what the map shows there comes from the field around it
-    and from its neighbours. The same holds for voxels whose noise is not known.
+    The single-step inversion compares Laplacians of fields, or filtered fields, and a voxel at the
+    surface of the mask, or nearer to it than the smallest sphere, has none: what the map shows
+    there comes from the field around it and from its neighbours. The same holds for voxels whose
+    noise is not known.
 
     Parameters
     ----------
@@ -34,6 +38,8 @@ def confidence_mask(
     radii : sequence of float
         Spheres of the inversion, mm; none for methods that have no spheres or cut the mask
         themselves.
+    harmonic : bool
+        Harmonic functions were free in the inversion: voxels of the surface do not count.
 
     Returns
     -------
@@ -42,6 +48,8 @@ def confidence_mask(
     confident = np.array(mask, bool)
     if noise is not None:
         confident &= (noise > 0) & np.isfinite(noise)
+    if harmonic:
+        confident &= inner(np.asarray(mask, bool), voxel_size)
     if len(radii) and confident.any():
         work = Grid(mask, voxel_size, 2 * min(radii))
         sphere = sphere_spectrum(work.grid, voxel_size, min(radii), np.float32)

@@ -1,8 +1,8 @@
 r"""Poisson's equation in a mask of any shape, by multigrid-preconditioned conjugate gradients.
 
 Unknowns are the voxels of a mask; outside it the solution is zero (Dirichlet). The operator is the
-7-point :math:`-\nabla^2` with the spacing of each axis (mm). Every array has a rim of one voxel
-outside the mask, so that the loops need no tests for the ends.
+7-point :math:`-\nabla^2` with the spacing of each axis (mm), plus a constant where one is given.
+Every array has a rim of one voxel outside the mask, so that the loops need no tests for the ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SWEEPS_AT_THE_END = 8
 @dataclass
 class _Level:
     mask: np.ndarray
-    coefficients: tuple[float, ...]
+    coefficients: tuple[float, ...]  # of the neighbours along each axis, and the constant
     solution: np.ndarray = field(repr=False)
     right: np.ndarray = field(repr=False)
     residual: np.ndarray = field(repr=False)
@@ -43,6 +43,8 @@ class MaskedPoisson:
     voxel_size : (3,) float
         mm.
     dtype : float32 or float64
+    shift : float
+        Constant added to the operator, per mm squared (a screened Poisson equation).
 
     Notes
     -----
@@ -54,14 +56,19 @@ class MaskedPoisson:
     """
 
     def __init__(
-        self, mask: np.ndarray, voxel_size: Sequence[float], dtype: npt.DTypeLike = np.float32
+        self,
+        mask: np.ndarray,
+        voxel_size: Sequence[float],
+        dtype: npt.DTypeLike = np.float32,
+        shift: float = 0.0,
     ):
         self.dtype = np.dtype(dtype)
         self.levels = []
         mask, spacing = np.pad(mask, 1), np.asarray(voxel_size, float)
         while True:
             x, right, residual = (np.zeros(mask.shape, self.dtype) for _ in range(3))
-            level = _Level(mask, tuple(float(c) for c in 1 / spacing**2), x, right, residual)
+            coefficients = (*(float(c) for c in 1 / spacing**2), float(shift))
+            level = _Level(mask, coefficients, x, right, residual)
             self.levels.append(level)
             factors = _factors(mask.shape, spacing)
             coarse = _coarse_mask(mask, factors)
@@ -135,11 +142,11 @@ def _coarse_mask(mask: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
 
 
 @parallel_kernel
-def _residual(out, x, right, mask, cx, cy, cz, sign):
+def _residual(out, x, right, mask, cx, cy, cz, shift, sign):
     """``sign (right - A x)``; with right = out = 0 and sign = -1, A x."""
     dtype = x.dtype.type
     ax, ay, az = dtype(cx), dtype(cy), dtype(cz)
-    diagonal, s = dtype(2 * (cx + cy + cz)), dtype(sign)
+    diagonal, s = dtype(2 * (cx + cy + cz) + shift), dtype(sign)
     for i in numba.prange(1, x.shape[0] - 1):
         for j in range(1, x.shape[1] - 1):
             for k in range(1, x.shape[2] - 1):
@@ -154,10 +161,10 @@ def _residual(out, x, right, mask, cx, cy, cz, sign):
 
 
 @parallel_kernel
-def _sweep(x, right, mask, cx, cy, cz, colour):
+def _sweep(x, right, mask, cx, cy, cz, shift, colour):
     dtype = x.dtype.type
     ax, ay, az = dtype(cx), dtype(cy), dtype(cz)
-    inverse = dtype(1 / (2 * (cx + cy + cz)))
+    inverse = dtype(1 / (2 * (cx + cy + cz) + shift))
     for i in numba.prange(1, x.shape[0] - 1):
         for j in range(1, x.shape[1] - 1):
             for k in range(1 + (i + j + colour) % 2, x.shape[2] - 1, 2):

@@ -1,13 +1,19 @@
 r"""Single-step QSM: background removal and inversion in one problem with total variation.
 
-.. math:: \min_x \sum_d h(w_d \partial_d x)
+.. math:: \min_{x, h} \sum_d H(w_d \partial_d x) + \lambda \| W (D x + h - f) \|^2,
+          \qquad \nabla^2 h = 0 \text{ in the mask}
+
+H is the size of a difference, and quadratic below a small width (Huber). h is the background, any
+harmonic function: the field of whatever lies outside the mask, see
+:mod:`qsmref.reconstruction.harmonic`. Or, with given radii,
+
+.. math:: \min_x \sum_d H(w_d \partial_d x)
           + \lambda \sum_c \| m_c [ (\delta - S_c) * (D x) - (\delta - S_c) * f ] \|^2
 
-h is the size of a difference, and quadratic below a small width (Huber). S_c are normalised
-spheres of several radii (mm). Fields of sources outside a sphere equal their mean over it at its
-centre, so the filter takes the background from both sides of the data term and nothing of the
-tissue's own field is lost. Every voxel counts in the largest sphere that fits into the mask around
-it. The map is free outside the mask.
+S_c are normalised spheres of several radii (mm). Fields of sources outside a sphere equal their
+mean over it at its centre, so the filter takes the background from both sides of the data term.
+Every voxel counts in the largest sphere that fits into the mask around it. In both, nothing of the
+tissue's own field is lost, and the map is free outside the mask.
 """
 
 from __future__ import annotations
@@ -16,12 +22,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
-from .admm import TotalVariation
+from .admm import AlternatingDirections, TotalVariation
 from .crop import bounding_box, paste
 from .dipole import dipole_kernel
 from .fft import Transform, good_size
 from .gradient import edge_mask, interior_pairs, quiet_mask
+from .harmonic import HarmonicFree, inner
 from .spheres import (
     fitting,
     second_moment,
@@ -37,7 +45,7 @@ Result = tuple[np.ndarray, np.ndarray, dict[str, Any]]
 #: lambda per roughness of the map (ppm per mm): the contrast that total variation takes from a
 #: region is in inverse proportion to lambda, whatever the noise, and a smooth map has little to
 #: lose. Measured on heads with and without texture, at several signal-to-noise ratios.
-LAMBDA_PER_ROUGHNESS = 3e6
+LAMBDA_PER_ROUGHNESS = 2e6
 
 #: Width of the Huber penalty per roughness of the map: smaller differences are smooth parts of a
 #: tissue and cost in proportion to their square. The problem settles far sooner for it (after 60
@@ -66,6 +74,13 @@ LAPLACIAN_LIMITS = 1e-5, 2e-5
 #: up to 1.8e-5 (six heads).
 FIRST_LAPLACIAN_LIMITS = 1.8e-5, 2.7e-5
 
+#: Noise above this many times its median counts as that: all voxels of the mask hold the harmonic
+#: field, and near the rim steep fields would take nearly all weight from them.
+MOST_NOISE = 4.5
+
+#: Depth (mm) from which on the map is taken for the roughness: far from the rim noise is least.
+DEEP_MM = 12.0
+
 #: Iteration after which lambda follows the roughness of the map, and the one at which the map has
 #: settled from that jump.
 _ADAPT_AT, _ADAPTED_AT = 10, 20
@@ -82,7 +97,7 @@ def single_step(
     radians_per_ppm: float,
     lambda_: float | None = None,
     huber_width: float | None = None,
-    radii: Sequence[float] = (1.5, 4.0, 12.0),
+    radii: Sequence[float] | None = None,
     edge_noise: float = 1.5,
     edge_fraction: float | None = None,
     gradient_noise: float = 0.05,
@@ -106,8 +121,9 @@ def single_step(
         Differences of the map below this (ppm per mm) cost in proportion to their square, larger
         ones to their size; 0 for plain total variation. By default :data:`WIDTH_PER_ROUGHNESS`
         times the roughness that lambda follows from.
-    radii : sequence of float
-        Radii of the spheres, mm. The smallest decides how much of the rim is reached, the largest
+    radii : sequence of float, optional
+        Take the background out by spheres of these radii, mm, for example (1.5, 4, 12), and not by
+        free harmonic functions. The smallest decides how much of the rim is reached, the largest
         how well low spatial frequencies are kept. A radius shorter than the longest side of the
         voxel is raised to it: a smaller sphere would be its centre voxel alone.
     gradient_noise : float
@@ -133,8 +149,8 @@ def single_step(
         Of the alternating direction method.
     padding_mm : float
         Empty space around the bounding box of the mask, at either side. Little is enough: what
-        the periodic grid adds to the field is the field of sources outside the spheres, which the
-        filter takes away.
+        the periodic grid adds to the field is the field of sources outside the mask, which is
+        taken out like any other.
 
     Returns
     -------
@@ -145,29 +161,46 @@ def single_step(
         ``laplacian`` (rad per mm squared, the constant that was fitted), ``lambda_used``,
         ``huber_width_used`` (ppm per mm), ``roughness`` (ppm per mm, where one of the two followed
         from it), ``edges`` (part of the pairs of neighbours that are edges),
-        ``typical_noise`` (rad, of the filtered data), ``radii_used`` (mm),
-        ``shell_voxels`` (voxels that each radius serves), ``voxels_without_data`` (in the mask, but
-        no sphere fits), ``grid``, ``fft_count``.
+        ``typical_noise`` (rad), ``voxels_without_data`` (in the mask, but with no Laplacian of
+        their own, or no sphere fits), ``grid``, ``fft_count``; with radii, ``radii_used`` (mm) and
+        ``shell_voxels`` (voxels that each radius serves).
 
     References
     ----------
-    Chatnuntawech et al. 2017, doi:10.1002/nbm.3570; Liu et al. 2013, doi:10.1002/mrm.24272
+    Chatnuntawech et al. 2017, doi:10.1002/nbm.3570; Milovic et al. 2019, doi:10.1002/mrm.27483
+    (a harmonic field in the data term, as a penalty); Liu et al. 2013, doi:10.1002/mrm.24272
     (MERIT); Huber 1964, doi:10.1214/aoms/1177703732.
     """
     _check_options(lambda_, iterations)
     if huber_width is not None and not huber_width >= 0:
         raise ValueError(f"huber_width must not be negative, got {huber_width}")
-    radii = sorted(float(r) for r in np.atleast_1d(radii))
-    if not radii or radii[0] <= 0:
-        raise ValueError(f"radii must be positive lengths in mm, got {radii}")
+    if radii is not None:
+        radii = sorted(float(r) for r in np.atleast_1d(radii))
+        if not radii or radii[0] <= 0:
+            raise ValueError(f"radii must be positive lengths in mm, got {radii}")
+        radii = sorted({max(r, *voxel_size) for r in radii})
     if not gradient_noise >= 0:
         raise ValueError(f"gradient_noise must not be negative, got {gradient_noise}")
-    radii = sorted({max(r, *voxel_size) for r in radii})
     work = Grid(mask, voxel_size, padding_mm)
     inside, total, spread, known = phase_units(work, field, mask, noise, radians_per_ppm)
     spread = np.hypot(spread, gradient_noise * _neighbour_difference(total, inside))
     dipole = dipole_kernel(work.grid, voxel_size, b0_dir, total.dtype)
-    radii, kernels, shell, data, weight = _shells(work, radii, inside, total, spread, known, dipole)
+    if radii is None:
+        kernels, terms, data = [dipole], 1, total
+        served = known & inner(inside, voxel_size)
+        weight = np.zeros_like(total)
+        typical = np.median(spread[known])
+        weight[known] = 1 / np.minimum(spread[known], MOST_NOISE * typical)
+        shell = known.astype(np.uint8)
+        depth = ndimage.distance_transform_edt(np.pad(inside[work.place], 1), sampling=voxel_size)
+        deep = depth[1:-1, 1:-1, 1:-1] > min(DEEP_MM, depth.max() / 2)
+        del depth
+    else:
+        radii, kernels, shell, data, weight = _shells(
+            work, radii, inside, total, spread, known, dipole
+        )
+        terms, served = len(radii), shell > 0
+        deep = (shell == terms)[work.place]
     typical = float(1 / np.mean(weight[shell > 0], dtype=float))
     # Given lambda, the problem is one in rad, whatever a rad is in ppm.
     scale = _MEANT_FOR / radians_per_ppm if lambda_ is None else 1.0
@@ -188,26 +221,29 @@ def single_step(
 
     # The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
     # sphere's second moment.
-    drift = [-second_moment(r, voxel_size) / 6 for r in radii] if free_laplacian else None
+    drift = None
+    if free_laplacian:
+        drift = [-second_moment(r, voxel_size) / 6 for r in radii] if radii else [1.0]
     limits = [
         tuple(_MEANT_FOR / scale * v for v in pair)
         for pair in (FIRST_LAPLACIAN_LIMITS, LAPLACIAN_LIMITS)
     ]
     chi, done = _solve(
         work, inside, kernels, shell, data, weight,
-        _smooth(work, inside, magnitude, edge_noise, edge_fraction, shell > 0),
-        lambda_, lambda v: _splittings(v, scale, len(radii)), merit, iterations,
-        drift, limits, given[1] or 0.0, follow if None in given else None,
+        _smooth(work, inside, magnitude, edge_noise, edge_fraction, served),
+        lambda_, lambda v: _splittings(v, scale, terms), merit, iterations,
+        drift, limits, given[1] or 0.0, follow if None in given else None, deep, radii is None,
     )  # fmt: skip
-    counts = {f"{r:g}": int(np.count_nonzero(shell == n + 1)) for n, r in enumerate(radii)}
     done["edges_from_magnitude"] = magnitude is not None
     if "roughness" in done:
         done["roughness"] /= radians_per_ppm
     done["huber_width_used"] /= radians_per_ppm
     done["typical_noise"] = typical if noise is not None else None
-    done["radii_used"] = radii
-    done["shell_voxels"] = counts
-    done["voxels_without_data"] = int(np.count_nonzero(inside & (shell == 0)))
+    if radii is not None:
+        counts = {f"{r:g}": int(np.count_nonzero(shell == n + 1)) for n, r in enumerate(radii)}
+        done["radii_used"] = radii
+        done["shell_voxels"] = counts
+    done["voxels_without_data"] = int(np.count_nonzero(inside & ~served))
     return work.back(chi, mask, radians_per_ppm), mask, done
 
 
@@ -403,7 +439,8 @@ def _roughness(x: np.ndarray, smooth: np.ndarray, where: np.ndarray, voxel_size)
 
 def _solve(
     work, inside, kernels, shell, data, weight, smooth, lambda_, splittings, merit, iterations,
-    drift=None, drift_limits=((0.0, 0.0), (0.0, 0.0)), width=0.0, follow=None,
+    drift=None, drift_limits=((0.0, 0.0), (0.0, 0.0)), width=0.0, follow=None, deep=None,
+    harmonic=False,
 ):  # fmt: skip
     """Run the alternating directions; returns the map in rad and what was done."""
     # Data lie in the box; the map and its gradient fill the grid.
@@ -412,30 +449,26 @@ def _solve(
     original = weight * weight
     near = smooth[(slice(None), *work.place)]
     mu_gradient, mu_data = splittings(lambda_)
-    problem = TotalVariation(
-        work.transform,
-        work.voxel_size,
-        smooth,
-        kernels,
-        shell,
-        data,
-        original,
-        lambda_,
-        mu_gradient,
-        mu_data,
-        width=width,
-        drift=drift,
-        drift_limits=drift_limits[0],
-        box=work.inner,
-    )
+    problem: AlternatingDirections
+    if harmonic:
+        problem = HarmonicFree(
+            work.transform, work.voxel_size, smooth, kernels[0],
+            np.ascontiguousarray(inside[work.place]), data, original, lambda_, mu_gradient,
+            *mu_data, width=width, free_laplacian=bool(drift), drift_limits=drift_limits[0],
+            box=work.inner,
+        )  # fmt: skip
+    else:
+        problem = TotalVariation(
+            work.transform, work.voxel_size, smooth, kernels, shell, data, original, lambda_,
+            mu_gradient, mu_data, width=width, drift=drift, drift_limits=drift_limits[0],
+            box=work.inner,
+        )  # fmt: skip
     done = {"lambda_used": float(lambda_), "huber_width_used": float(width)}
 
-    def reweight(state: TotalVariation) -> bool:
+    def reweight(state: AlternatingDirections) -> bool:
         if state.iterations == _ADAPT_AT:
             state.drift_limits = drift_limits[1]
         if follow and state.iterations == _ADAPT_AT:
-            # The largest spheres are farthest from the rim, where noise is least.
-            deep = shell == len(kernels)
             rough = _roughness(state.x[work.place], near, deep, work.voxel_size)
             new, wide = follow(rough)
             mu_gradient, mu_data = splittings(new)
