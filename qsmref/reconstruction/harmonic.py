@@ -49,7 +49,7 @@ KAPPA = 0.25
 LEAST_WEIGHT = 1e-3
 
 #: Steps of conjugate gradients: in each iteration, and where the weights have changed.
-_STEPS, _STEPS_ANEW = 2, 8
+_STEPS, _STEPS_ANEW = 2, 4
 
 #: Iteration after which the constant Laplacian is fitted: the first maps explain nothing yet.
 _FIT_FROM = 3
@@ -124,6 +124,7 @@ class HarmonicFree(AlternatingDirections):
         self.local = LocalSystem(inside, field, voxel_size)
         self._weight2 = self._bounded(weight2)
         self._changed = True
+        self._yield, self._yield_of = 1.0, (0.0, 0.0)
         self.predicted = np.zeros_like(field)  # z of the map
         # Started as if z were that of the data already (e = 0): saves the first iterations.
         self._solve(self.predicted)
@@ -169,8 +170,10 @@ class HarmonicFree(AlternatingDirections):
         if self._changed:
             self.local.weigh(self.twice * self._weight2, float(self.mu_data[0]))
             self._changed, steps = False, _STEPS_ANEW
-            if self.free_laplacian:
-                self._yield = self.local.response(_STEPS_ANEW)
+            splitting = float(self.twice), float(self.mu_data[0])
+            if self.free_laplacian and splitting != self._yield_of:
+                # Weights of a few voxels more or less do not change it much.
+                self._yield, self._yield_of = self.local.response(_STEPS_ANEW), splitting
         self.local.solve(-self.drift_factor, steps)
 
     @contextmanager

@@ -72,7 +72,9 @@ class MaskedPoisson:
             self.levels.append(level)
             factors = _factors(mask.shape, spacing)
             coarse = _coarse_mask(mask, factors)
-            if not coarse.any() or max(factors) == 1:
+            # Where the shift outweighs the neighbours, sweeps alone settle what is left.
+            settled = shift > 2 * sum(1 / spacing**2)
+            if not coarse.any() or max(factors) == 1 or settled:
                 break
             level.factors = factors
             mask, spacing = coarse, spacing * factors
@@ -180,41 +182,44 @@ def _sweep(x, right, mask, cx, cy, cz, shift, colour):
 @parallel_kernel
 def _restrict(coarse, fine, mask, fx, fy, fz):
     """Full weighting: the transpose of the interpolation over the product of the factors."""
+    dtype = fine.dtype.type
+    half = dtype(0.5)
+    share = dtype(1 / (fx * fy * fz))
     for i in numba.prange(1, coarse.shape[0] - 1):
+        row = np.empty(fine.shape[2], fine.dtype)
         for j in range(1, coarse.shape[1] - 1):
+            row[:] = 0
+            for a in range(1 - fx, fx):
+                for b in range(1 - fy, fy):
+                    weight = (dtype(1) if a == 0 else half) * (dtype(1) if b == 0 else half)
+                    for k in range(fine.shape[2]):
+                        row[k] += weight * fine[fx * i + a, fy * j + b, k]
             for k in range(1, coarse.shape[2] - 1):
-                if not mask[i, j, k]:
-                    continue
-                total = 0.0
-                weights = 0.0
-                for a in range(1 - fx, fx):
-                    wa = 1.0 if a == 0 else 0.5
-                    for b in range(1 - fy, fy):
-                        wb = wa if b == 0 else 0.5 * wa
-                        for c in range(1 - fz, fz):
-                            w = wb if c == 0 else 0.5 * wb
-                            total += w * fine[fx * i + a, fy * j + b, fz * k + c]
-                            weights += w
-                coarse[i, j, k] = total / weights
+                if mask[i, j, k]:
+                    value = row[fz * k]
+                    if fz == 2:
+                        value += half * (row[2 * k - 1] + row[2 * k + 1])
+                    coarse[i, j, k] = share * value
 
 
 @parallel_kernel
 def _prolong(fine, coarse, mask, fx, fy, fz):
     """Add the trilinear interpolation of the coarse array to the fine one."""
+    quarter, half = fine.dtype.type(0.25), fine.dtype.type(0.5)
     for i in numba.prange(1, fine.shape[0] - 1):
+        row = np.empty(coarse.shape[2], fine.dtype)
         i0, i1 = i // fx, (i + fx - 1) // fx
         for j in range(1, fine.shape[1] - 1):
             j0, j1 = j // fy, (j + fy - 1) // fy
-            for k in range(1, fine.shape[2] - 1):
-                if mask[i, j, k]:
-                    k0, k1 = k // fz, (k + fz - 1) // fz
-                    fine[i, j, k] += 0.125 * (
-                        coarse[i0, j0, k0]
-                        + coarse[i0, j0, k1]
-                        + coarse[i0, j1, k0]
-                        + coarse[i0, j1, k1]
-                        + coarse[i1, j0, k0]
-                        + coarse[i1, j0, k1]
-                        + coarse[i1, j1, k0]
-                        + coarse[i1, j1, k1]
-                    )
+            for k in range(coarse.shape[2]):
+                row[k] = quarter * (
+                    coarse[i0, j0, k] + coarse[i0, j1, k] + coarse[i1, j0, k] + coarse[i1, j1, k]
+                )
+            if fz == 1:
+                for k in range(1, fine.shape[2] - 1):
+                    if mask[i, j, k]:
+                        fine[i, j, k] += row[k]
+            else:
+                for k in range(1, fine.shape[2] - 1):
+                    if mask[i, j, k]:
+                        fine[i, j, k] += half * (row[k >> 1] + row[(k + 1) >> 1])
