@@ -24,7 +24,7 @@ FEW, MANY = 3, 9
 BOXED = {
     "PDF, conjugate gradients": 1 / 2,
     "MEDI, conjugate gradients": 1 / 2,
-    "single-step, ADMM": 3 / 4,
+    "single-step, ADMM": 1 / 2,
     "tv, ADMM": 1 / 2,
 }
 SIDES = (64, 96, 128, 192, 256, 384)

@@ -14,10 +14,28 @@ def test_confident_voxels_are_those_that_a_sphere_serves():
         place = tuple(n // 2 for n in noise.shape)
         noise.reshape(-1)[np.ravel_multi_index(place, noise.shape)] = 0
         given = {**options(case), "noise": noise}
-        _, mask, info = invert(case.total, case.mask, case.size, **given, iterations=1)
+        _, mask, info = invert(
+            case.total, case.mask, case.size, **given, iterations=1, radii=(1.5, 4.0, 12.0)
+        )
         confident = confidence_mask(mask, case.size, noise, info["radii_used"])
         assert not (confident & ~mask).any()
         assert np.count_nonzero(confident) == sum(info["shell_voxels"].values())
+        assert not confident[place]
+
+
+def test_confident_voxels_are_those_with_a_laplacian():
+    for grid in (ISOTROPIC, ANISOTROPIC):
+        case = make_case(*grid)
+        noise = case.noise.copy()
+        place = tuple(n // 2 for n in noise.shape)
+        noise[place] = np.inf
+        given = {**options(case), "noise": noise}
+        _, mask, info = invert(case.total, case.mask, case.size, **given, iterations=1)
+        assert "radii_used" not in info
+        confident = confidence_mask(mask, case.size, noise, harmonic=True)
+        assert not (confident & ~mask).any()
+        without = np.count_nonzero(mask & ~confident)
+        assert without == info["voxels_without_data"] > 100
         assert not confident[place]
 
 

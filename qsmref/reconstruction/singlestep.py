@@ -81,6 +81,9 @@ MOST_NOISE = 4.5
 #: Depth (mm) from which on the map is taken for the roughness: far from the rim noise is least.
 DEEP_MM = 12.0
 
+#: Half of a normal distribution lies within this many standard deviations of its mean.
+_HALF_OF_NORMAL = 0.6744898
+
 #: Iteration after which lambda follows the roughness of the map, and the one at which the map has
 #: settled from that jump.
 _ADAPT_AT, _ADAPTED_AT = 10, 20
@@ -478,7 +481,7 @@ def _solve(
         jumped = done["lambda_used"] != lambda_
         state.fits_drift = not (jumped and state.iterations < _ADAPTED_AT)
         if merit and state.iterations in (20, 40):
-            state.weight2 = merit_weights(original, state.misfit(), shell > 0)
+            state.weight2 = merit_weights(original, state.misfit(), shell > 0, robust=harmonic)
         return False
 
     problem.run(iterations, reweight)
@@ -494,8 +497,13 @@ def _solve(
     }
 
 
-def merit_weights(weight2: np.ndarray, error: np.ndarray, known: np.ndarray) -> np.ndarray:
+def merit_weights(
+    weight2: np.ndarray, error: np.ndarray, known: np.ndarray, *, robust: bool = False
+) -> np.ndarray:
     """Squared weights lowered where the weighted error exceeds six standard deviations.
+
+    With `robust`, these follow from the median of the errors' sizes: a map that may follow every
+    voxel of the field leaves little of a wrong one, and wrong ones would hide each other.
 
     References
     ----------
@@ -503,8 +511,12 @@ def merit_weights(weight2: np.ndarray, error: np.ndarray, known: np.ndarray) -> 
     """
     weighted = np.sqrt(weight2) * error
     values = weighted[known]
-    weighted -= values.mean(dtype=float).astype(weighted.dtype)
-    spread = values.std(dtype=float)
+    middle = np.median(values) if robust else values.mean(dtype=float)
+    weighted -= weighted.dtype.type(middle)
+    if robust:
+        spread = float(np.median(np.abs(weighted[known]))) / _HALF_OF_NORMAL
+    else:
+        spread = values.std(dtype=float)
     if spread == 0:
         return weight2
     excess = np.maximum(np.abs(weighted) / weighted.dtype.type(6 * spread), 1)
