@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ class AlternatingDirections:
         self.transform, self.kernels = transform, list(kernels)
         self.box = transform if box is None else box
         dtype = np.dtype(dtype)
-        self.dtype = dtype.type
+        self.dtype = cast(Any, dtype.type)
         self.spacing = np.asarray(voxel_size, dtype)
         self.twice = self.dtype(2 * lambda_)
         self._set_splittings(mu_gradient, mu_data)

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -225,7 +226,8 @@ class LocalSystem:
         self.inside, self.interior = np.pad(inside, 1), self.poisson.levels[0].mask
         self.coefficients = self.poisson.levels[0].coefficients[:3]
         dtype = field.dtype
-        self.dtype, self.square = dtype.type, dtype.type(KAPPA**2)
+        self.dtype: Any = dtype.type
+        self.square = self.dtype(KAPPA**2)
         empty = [np.zeros(self.inside.shape, dtype) for _ in range(10)]
         self.a, self.v, self.e, self.p, self.image_of_p, self.field_side = empty[:6]
         self._direction, self._image, self._s, self._w = empty[6:]

@@ -457,7 +457,7 @@ def _solve(
         problem = HarmonicFree(
             work.transform, work.voxel_size, smooth, kernels[0],
             np.ascontiguousarray(inside[work.place]), data, original, lambda_, mu_gradient,
-            *mu_data, width=width, free_laplacian=bool(drift), drift_limits=drift_limits[0],
+            mu_data[0], width=width, free_laplacian=bool(drift), drift_limits=drift_limits[0],
             box=work.inner,
         )  # fmt: skip
     else:
