@@ -7,6 +7,7 @@ from inversion_cases import ANISOTROPIC, ISOTROPIC, OBLIQUE, ellipsoid, make_cas
 from qsmref.reconstruction import invert
 from qsmref.reconstruction.admm import TotalVariation
 from qsmref.reconstruction.inversion import RADIANS_PER_PPM
+from qsmref.reconstruction.parameters import check_parameters
 from qsmref.reconstruction.singlestep import (
     FIRST_LAMBDA,
     LAMBDA_PER_ROUGHNESS,
@@ -52,6 +53,15 @@ def test_steep_fields_count_less():
         assert info["gradient_noise"] == share
         errors.append(case.error(chi))
     assert errors[1] < 0.7 * errors[0]
+
+
+def test_radii_are_a_list():
+    check_parameters("inversion", "single-step", {"radii": (1.5, 4.0)})
+    check_parameters("inversion", "single-step", {"radii": None})
+    with pytest.raises(ValueError, match="radii is 5.0, where a list of numbers is expected"):
+        check_parameters("inversion", "single-step", {"radii": 5.0})
+    with pytest.raises(ValueError, match="huber_width is .*, where a number is expected"):
+        check_parameters("inversion", "single-step", {"huber_width": (1.0, 2.0)})
 
 
 def test_radii_reach_a_neighbour_along_the_longest_side():

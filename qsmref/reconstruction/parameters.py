@@ -77,16 +77,25 @@ def check_parameters(step: str, method: str, given: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{step} {method} has no parameter {name!r}; it takes (with defaults): {listed}"
             )
-        if not _fits(value, valid[name]):
+        default = valid[name]
+        if default is None and _takes_list(step, method, name):
+            default = () if value is not None else None
+        if not _fits(value, default):
             raise ValueError(
-                f"{step} {method}: {name} is {value!r}, where {_wanted(valid[name])} is expected "
+                f"{step} {method}: {name} is {value!r}, where {_wanted(default)} is expected "
                 "(a list of one number ends with a comma)"
             )
 
 
+def _takes_list(step: str, method: str, name: str) -> bool:
+    module = importlib.import_module(f".{_STEPS[step]}", __package__)
+    parameters = inspect.signature(module.METHODS.function(method)).parameters
+    return "Sequence" in str(parameters[name].annotation)
+
+
 def _fits(value: Any, default: Any) -> bool:
     if default is None:
-        # Every parameter that is found from the data by default is a number.
+        # Every other parameter that is found from the data by default is a number.
         return value is None or _fits(value, 0.0)
     if isinstance(default, bool):
         return isinstance(value, bool)
@@ -98,7 +107,9 @@ def _fits(value: Any, default: Any) -> bool:
 
 
 def _wanted(default: Any) -> str:
-    return "a number" if default is None else f"something like {default!r}"
+    if default is None:
+        return "a number"
+    return f"something like {default!r}" if default != () else "a list of numbers"
 
 
 def with_few_iterations(step: str, method: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -236,6 +236,7 @@ def single_step(
         _smooth(work, inside, magnitude, edge_noise, edge_fraction, served),
         lambda_, lambda v: _splittings(v, scale, terms), merit, iterations,
         drift, limits, given[1] or 0.0, follow if None in given else None, deep, radii is None,
+        noise is not None,
     )  # fmt: skip
     done["edges_from_magnitude"] = magnitude is not None
     if "roughness" in done:
@@ -443,12 +444,14 @@ def _roughness(x: np.ndarray, smooth: np.ndarray, where: np.ndarray, voxel_size)
 def _solve(
     work, inside, kernels, shell, data, weight, smooth, lambda_, splittings, merit, iterations,
     drift=None, drift_limits=((0.0, 0.0), (0.0, 0.0)), width=0.0, follow=None, deep=None,
-    harmonic=False,
+    harmonic=False, noisy=False,
 ):  # fmt: skip
     """Run the alternating directions; returns the map in rad and what was done."""
     # Data lie in the box; the map and its gradient fill the grid.
     shell, data, weight = (np.ascontiguousarray(a[work.place]) for a in (shell, data, weight))
-    weight /= weight.dtype.type(np.mean(weight[shell > 0], dtype=float))
+    typical = float(1 / np.mean(weight[shell > 0], dtype=float))
+    expected = (typical if noisy else 0.0) if harmonic else None
+    weight *= weight.dtype.type(typical)
     original = weight * weight
     near = smooth[(slice(None), *work.place)]
     mu_gradient, mu_data = splittings(lambda_)
@@ -481,7 +484,7 @@ def _solve(
         jumped = done["lambda_used"] != lambda_
         state.fits_drift = not (jumped and state.iterations < _ADAPTED_AT)
         if merit and state.iterations in (20, 40):
-            state.weight2 = merit_weights(original, state.misfit(), shell > 0, robust=harmonic)
+            state.weight2 = merit_weights(original, state.misfit(), shell > 0, noise=expected)
         return False
 
     problem.run(iterations, reweight)
@@ -498,12 +501,13 @@ def _solve(
 
 
 def merit_weights(
-    weight2: np.ndarray, error: np.ndarray, known: np.ndarray, *, robust: bool = False
+    weight2: np.ndarray, error: np.ndarray, known: np.ndarray, *, noise: float | None = None
 ) -> np.ndarray:
     """Squared weights lowered where the weighted error exceeds six standard deviations.
 
-    With `robust`, these follow from the median of the errors' sizes: a map that may follow every
-    voxel of the field leaves little of a wrong one, and wrong ones would hide each other.
+    With the `noise` that the weighted error should have, the standard deviation follows from the
+    median of the errors' sizes, and is that noise at least: a map that may follow every voxel of
+    the field leaves little of a wrong one, and wrong ones would hide each other.
 
     References
     ----------
@@ -511,12 +515,12 @@ def merit_weights(
     """
     weighted = np.sqrt(weight2) * error
     values = weighted[known]
-    middle = np.median(values) if robust else values.mean(dtype=float)
+    middle = values.mean(dtype=float) if noise is None else np.median(values)
     weighted -= weighted.dtype.type(middle)
-    if robust:
-        spread = float(np.median(np.abs(weighted[known]))) / _HALF_OF_NORMAL
+    if noise is None:
+        spread = float(values.std(dtype=float))
     else:
-        spread = values.std(dtype=float)
+        spread = max(float(np.median(np.abs(weighted[known]))) / _HALF_OF_NORMAL, noise)
     if spread == 0:
         return weight2
     excess = np.maximum(np.abs(weighted) / weighted.dtype.type(6 * spread), 1)
