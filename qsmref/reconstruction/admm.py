@@ -384,7 +384,9 @@ def _scale(spectrum, factor):
 
 
 @parallel_kernel
-def accumulate(total, spectrum, kernel, mu, squares):
+def accumulate(
+    total: np.ndarray, spectrum: np.ndarray, kernel: np.ndarray, mu: float, squares: np.ndarray
+) -> None:
     """Add mu K (spectrum) to the right side, and mu K^2 to the squares."""
     for i in numba.prange(total.shape[0]):
         for j in range(total.shape[1]):

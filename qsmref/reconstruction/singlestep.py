@@ -30,6 +30,7 @@ from .dipole import dipole_kernel
 from .fft import Transform, good_size
 from .gradient import edge_mask, interior_pairs, quiet_mask
 from .harmonic import HarmonicFree, inner
+from .merit import merit_weights
 from .spheres import (
     fitting,
     second_moment,
@@ -80,9 +81,6 @@ MOST_NOISE = 4.5
 
 #: Depth (mm) from which on the map is taken for the roughness: far from the rim noise is least.
 DEEP_MM = 12.0
-
-#: Half of a normal distribution lies within this many standard deviations of its mean.
-_HALF_OF_NORMAL = 0.6744898
 
 #: Iteration after which lambda follows the roughness of the map, and the one at which the map has
 #: settled from that jump.
@@ -498,30 +496,3 @@ def _solve(
         "grid": list(work.grid),
         "fft_count": work.transform.count + work.inner.count,
     }
-
-
-def merit_weights(
-    weight2: np.ndarray, error: np.ndarray, known: np.ndarray, *, noise: float | None = None
-) -> np.ndarray:
-    """Squared weights lowered where the weighted error exceeds six standard deviations.
-
-    With the `noise` that the weighted error should have, the standard deviation follows from the
-    median of the errors' sizes, and is that noise at least: a map that may follow every voxel of
-    the field leaves little of a wrong one, and wrong ones would hide each other.
-
-    References
-    ----------
-    Liu et al. 2013, doi:10.1002/mrm.24272 (model error reduction through iterative tuning).
-    """
-    weighted = np.sqrt(weight2) * error
-    values = weighted[known]
-    middle = values.mean(dtype=float) if noise is None else np.median(values)
-    weighted -= weighted.dtype.type(middle)
-    if noise is None:
-        spread = float(values.std(dtype=float))
-    else:
-        spread = max(float(np.median(np.abs(weighted[known]))) / _HALF_OF_NORMAL, noise)
-    if spread == 0:
-        return weight2
-    excess = np.maximum(np.abs(weighted) / weighted.dtype.type(6 * spread), 1)
-    return np.where(known, weight2 / excess**4, 0).astype(weight2.dtype)
