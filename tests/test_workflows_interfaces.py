@@ -228,7 +228,8 @@ def test_parameters_are_checked_against_the_method():
     with pytest.raises(ValueError, match=r"no parameter 'tol'; it takes .*tolerance="):
         check_parameters("background", "pdf", {"tol": 0.1})
     check_parameters("inversion", "single-step", {"radii": (3.0,)})
-    with pytest.raises(ValueError, match="radii is 3.0, where something like"):
+    check_parameters("inversion", "single-step", {"radii": None})
+    with pytest.raises(ValueError, match="radii is 3.0, where a list of numbers is expected"):
         check_parameters("inversion", "single-step", {"radii": 3.0})
     with pytest.raises(ValueError, match="max_iterations is 'many'"):
         check_parameters("background", "pdf", {"max_iterations": "many"})
