@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .fft import Transform
-from .jit import numba, parallel_kernel
+from .jit import numba, parallel_kernel, zeros
 
 
 class AlternatingDirections:
@@ -87,7 +87,7 @@ class AlternatingDirections:
         ]
         self.spectrum = np.zeros(half, np.result_type(dtype, np.complex64))
         self.x = np.zeros(grid, dtype)
-        self.jump = np.zeros((3, *grid), dtype)  # a of the gradient
+        self.jump = zeros((3, *grid), dtype)  # a of the gradient
         self.iterations = 0
 
     #: Whether the constant that the data may hold is fitted again after every iteration, and how
@@ -131,7 +131,7 @@ class AlternatingDirections:
         right = self.transform.forward(work)
         del work
         _scale(right, self.mu_gradient)
-        squares = np.zeros(self.spectrum.shape, self.dtype)
+        squares = zeros(self.spectrum.shape, self.dtype)
         self._data_right(right, squares)
         _divide(right, self.spectrum, squares, *self.laplacian, self.mu_gradient)
         self.spectrum = right

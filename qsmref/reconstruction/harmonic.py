@@ -38,7 +38,7 @@ from scipy import ndimage
 
 from .admm import AlternatingDirections, accumulate, shrink_firmly
 from .fft import Transform
-from .jit import kernel, numba, parallel_kernel
+from .jit import kernel, numba, parallel_kernel, zeros
 from .multigrid import MaskedPoisson
 
 #: kappa, 1 / mm: where the split passes from the field to its Laplacian. It sets the speed and not
@@ -228,7 +228,7 @@ class LocalSystem:
         dtype = field.dtype
         self.dtype: Any = dtype.type
         self.square = self.dtype(KAPPA**2)
-        empty = [np.zeros(self.inside.shape, dtype) for _ in range(10)]
+        empty = [zeros(self.inside.shape, dtype) for _ in range(10)]
         self.a, self.v, self.e, self.p, self.image_of_p, self.field_side = empty[:6]
         self._direction, self._image, self._s, self._w = empty[6:]
         padded = np.where(self.inside, np.pad(field, 1), self.dtype(0))
@@ -236,7 +236,7 @@ class LocalSystem:
 
     def weigh(self, stiffness: np.ndarray, mu: float) -> None:
         """Take 2 lambda W^2 (`stiffness`) and mu; p stays, and what follows from it is renewed."""
-        self.softness = np.zeros(self.inside.shape, self.dtype)
+        self.softness = zeros(self.inside.shape, self.dtype)
         self.softness[1:-1, 1:-1, 1:-1] = 1 / stiffness
         self.softness *= self.inside
         self.mu = self.dtype(mu)

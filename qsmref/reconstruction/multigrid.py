@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .jit import numba, parallel_kernel
+from .jit import numba, parallel_kernel, zeros
 from .krylov import conjugate_gradients
 
 #: Axes up to this many times the finest spacing are coarsened; the others wait.
@@ -66,7 +66,7 @@ class MaskedPoisson:
         self.levels = []
         mask, spacing = np.pad(mask, 1), np.asarray(voxel_size, float)
         while True:
-            x, right, residual = (np.zeros(mask.shape, self.dtype) for _ in range(3))
+            x, right, residual = (zeros(mask.shape, self.dtype) for _ in range(3))
             coefficients = (*(float(c) for c in 1 / spacing**2), float(shift))
             level = _Level(mask, coefficients, x, right, residual)
             self.levels.append(level)
