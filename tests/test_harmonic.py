@@ -86,7 +86,7 @@ def test_the_local_system_finds_split_and_residual(setting):
     right = np.concatenate([mu * a[inside], np.zeros(count), matrix @ field[inside]])
     z, e = np.split(np.linalg.solve(system, right)[:-rows], 2)
     assert np.allclose((local.a - local.v)[1:-1, 1:-1, 1:-1][inside], z, atol=1e-8)
-    assert np.allclose(local.e[1:-1, 1:-1, 1:-1][inside], e, atol=1e-8)
+    assert np.allclose(local.error()[inside], e, atol=1e-8)
 
 
 def test_the_minimum_is_that_of_the_equations(setting):

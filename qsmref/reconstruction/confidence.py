@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .crop import paste
+from .grid import Grid
 from .harmonic import inner
-from .singlestep import Grid
 from .spheres import fitting, sphere_spectrum
 
 

@@ -188,7 +188,7 @@ class HarmonicFree(AlternatingDirections):
 
     def misfit(self) -> np.ndarray:
         """D x + h - f in the mask, zero elsewhere."""
-        return np.where(self.inside, -self.local.e[1:-1, 1:-1, 1:-1], 0)
+        return -self.local.error()
 
     def residual(self) -> float:
         """Weighted norm of the misfit over that of the field without the background."""
@@ -210,8 +210,8 @@ class LocalSystem:
 
     Attributes
     ----------
-    a, v, e : (x + 2, y + 2, z + 2) arrays
-        Split plus multiplier, the multiplier, and the residual of the field (rad), on the mask.
+    a, v : (x + 2, y + 2, z + 2) arrays
+        Split plus multiplier, and the multiplier, on the mask.
     """
 
     def __init__(self, inside: np.ndarray, field: np.ndarray, voxel_size: Sequence[float]):
@@ -228,9 +228,9 @@ class LocalSystem:
         dtype = field.dtype
         self.dtype: Any = dtype.type
         self.square = self.dtype(KAPPA**2)
-        empty = [zeros(self.inside.shape, dtype) for _ in range(10)]
-        self.a, self.v, self.e, self.p, self.image_of_p, self.field_side = empty[:6]
-        self._direction, self._image, self._s, self._w = empty[6:]
+        empty = [zeros(self.inside.shape, dtype) for _ in range(9)]
+        self.a, self.v, self.p, self.image_of_p, self.field_side = empty[:5]
+        self._direction, self._image, self._s, self._w = empty[5:]
         padded = np.where(self.inside, np.pad(field, 1), self.dtype(0))
         _laplacian(padded, self.field_side, self.interior, *self.coefficients)
 
@@ -243,15 +243,15 @@ class LocalSystem:
         self._scale = np.where(self.interior, 1 / (1 / self.mu + self.softness), 0).astype(
             self.dtype, copy=False
         )
-        self.v[...], self.e[...], self.image_of_p[...] = 0, 0, 0
+        self.v[...], self.image_of_p[...] = 0, 0
         self._apply(self.p)
         self.image_of_p += self._image
-        _add_field(self.v, self.e, self._s, self._w, self.inside, self.dtype(1))
+        self.v += self._s
 
     def accept(self) -> None:
         """Take z and e = 0 for the split: the multiplier becomes none."""
         self.a -= self.v
-        for array in (self.v, self.e, self.p, self.image_of_p):
+        for array in (self.v, self.p, self.image_of_p):
             array[...] = 0
 
     def solve(self, laplacian: float, steps: int) -> None:
@@ -263,17 +263,24 @@ class LocalSystem:
         )  # fmt: skip
         self._gradients(residual, steps)
 
+    def error(self) -> np.ndarray:
+        """e, the residual of the field (rad), on the box; zero outside the mask."""
+        out = np.zeros_like(self.p)
+        _laplacian(self.p, out, self.inside, *self.coefficients)
+        out *= -self.softness
+        return out[1:-1, 1:-1, 1:-1]
+
     def force(self) -> float:
         """Sum of p over its response: what the constant Laplacian still lacks, times that."""
         return float(self.p.sum(dtype=float))
 
     def response(self, steps: int) -> float:
         """Sum of p for a right side of one everywhere, p and what follows from it left alone."""
-        kept = self.p, self.image_of_p, self.v, self.e
-        self.p, self.image_of_p, self.v, self.e = (np.zeros_like(self.p) for _ in range(4))
+        kept = self.p, self.image_of_p, self.v
+        self.p, self.image_of_p, self.v = (np.zeros_like(self.p) for _ in range(3))
         self._gradients(self.interior.astype(self.dtype), steps)
         total = self.force()
-        self.p, self.image_of_p, self.v, self.e = kept
+        self.p, self.image_of_p, self.v = kept
         return total
 
     def _gradients(self, residual: np.ndarray, steps: int) -> None:
@@ -292,7 +299,7 @@ class LocalSystem:
             _advance(
                 self.p, self.image_of_p, residual, direction, self._image, self.interior, length
             )
-            _add_field(self.v, self.e, self._s, self._w, self.inside, length)
+            _add(self.v, self._s, self.inside, length)
 
     def _precondition(self, right: np.ndarray) -> np.ndarray:
         first = self.poisson.precondition(right)
@@ -346,13 +353,13 @@ def _stencil(x, i, j, k, ax, ay, az):
 
 
 @parallel_kernel
-def _laplacian(x, out, interior, cx, cy, cz):
+def _laplacian(x, out, where, cx, cy, cz):
     dtype = x.dtype.type
     ax, ay, az = dtype(cx), dtype(cy), dtype(cz)
     for i in numba.prange(1, x.shape[0] - 1):
         for j in range(1, x.shape[1] - 1):
             for k in range(1, x.shape[2] - 1):
-                if interior[i, j, k]:
+                if where[i, j, k]:
                     out[i, j, k] = _stencil(x, i, j, k, ax, ay, az)
 
 
@@ -432,10 +439,9 @@ def _advance(p, image_of_p, residual, direction, image, interior, length):
 
 
 @parallel_kernel
-def _add_field(v, e, s, w, inside, length):
+def _add(v, s, inside, length):
     for i in numba.prange(v.shape[0]):
         for j in range(v.shape[1]):
             for k in range(v.shape[2]):
                 if inside[i, j, k]:
                     v[i, j, k] += length * s[i, j, k]
-                    e[i, j, k] -= length * (w[i, j, k] - s[i, j, k])

@@ -37,6 +37,11 @@ def _choose_cache() -> None:
 
 
 _choose_cache()
+# Between two kernels GNU's OpenMP lets its threads spin for milliseconds, on the cores that the
+# transforms need meanwhile. A short while serves the next kernel as well (2 threads: a quarter less
+# CPU time, a tenth less time).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numba  # noqa: E402  (its configuration is read on import)
 

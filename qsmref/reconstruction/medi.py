@@ -18,9 +18,9 @@ from .crop import paste
 from .dipole import dipole_kernel
 from .fft import Transform
 from .gradient import edge_mask
+from .grid import Grid
 from .jit import numba, parallel_kernel
 from .krylov import conjugate_gradients
-from .singlestep import Grid
 from .spheres import sphere_spectrum, spherical_mean
 
 #: Smooths |x| at zero (rad squared per mm squared).

@@ -25,10 +25,9 @@ import numpy as np
 from scipy import ndimage
 
 from .admm import AlternatingDirections, TotalVariation
-from .crop import bounding_box, paste
 from .dipole import dipole_kernel
-from .fft import Transform, good_size
 from .gradient import edge_mask, interior_pairs, quiet_mask
+from .grid import Grid, phase_units
 from .harmonic import HarmonicFree, inner
 from .merit import merit_weights
 from .spheres import (
@@ -229,6 +228,8 @@ def single_step(
         tuple(_MEANT_FOR / scale * v for v in pair)
         for pair in (FIRST_LAPLACIAN_LIMITS, LAPLACIAN_LIMITS)
     ]
+    shell, data, weight = work.crop(shell, data, weight)
+    del total, spread, known
     chi, done = _solve(
         work, inside, kernels, shell, data, weight,
         _smooth(work, inside, magnitude, edge_noise, edge_fraction, served),
@@ -319,8 +320,9 @@ def total_variation(
     weight = np.zeros_like(local)
     weight[known] = 1 / spread[known]
     kernel = dipole_kernel(work.grid, voxel_size, b0_dir, local.dtype)
+    shell, data, weight = work.crop(known.astype(np.uint8), local, weight)
     chi, done = _solve(
-        work, inside, [kernel], known.astype(np.uint8), local, weight,
+        work, inside, [kernel], shell, data, weight,
         _smooth(work, inside, magnitude, None, edge_fraction),
         lambda_, lambda v: (20 * np.sqrt(v / 1000), [0.06 * v]), merit, iterations,
     )  # fmt: skip
@@ -346,55 +348,6 @@ def _check_options(lambda_: float | None, iterations: int) -> None:
         raise ValueError(
             f"lambda_ must be positive and iterations at least 1, got {lambda_}, {iterations}"
         )
-
-
-class Grid:
-    """The mask's bounding box at the start of a periodic grid with room around it."""
-
-    def __init__(self, mask: np.ndarray, voxel_size: Sequence[float], padding_mm: float):
-        if padding_mm < 0:
-            raise ValueError(f"padding_mm must not be negative, got {padding_mm}")
-        self.voxel_size = voxel_size
-        self.box = bounding_box(mask)
-        self.shape = mask[self.box].shape
-        self.place = tuple(slice(0, n) for n in self.shape)
-        self.grid = tuple(
-            good_size(n + 2 * np.ceil(padding_mm / h))
-            for n, h in zip(self.shape, voxel_size, strict=True)
-        )
-        self.transform = Transform(self.grid)
-        self.inner = Transform(self.shape, self.grid)
-
-    def put(self, array: np.ndarray) -> np.ndarray:
-        whole = np.zeros(self.grid, array.dtype)
-        whole[self.place] = array[self.box]
-        return whole
-
-    def back(self, x: np.ndarray, mask: np.ndarray, radians_per_ppm: float) -> np.ndarray:
-        """The map in ppm on the array's own grid, zero outside the mask."""
-        chi = np.where(mask[self.box], x[self.place] / x.dtype.type(radians_per_ppm), 0)
-        return paste(chi.astype(x.dtype, copy=False), self.box, mask.shape)
-
-
-def phase_units(
-    work: Grid,
-    field: np.ndarray,
-    mask: np.ndarray,
-    noise: np.ndarray | None,
-    radians_per_ppm: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mask, field and noise (rad) on the grid, zero outside the mask, and where noise is known."""
-    scale = field.dtype.type(radians_per_ppm)
-    inside = work.put(mask)
-    total = work.put(np.where(mask, field, field.dtype.type(0))) * scale
-    if noise is None:
-        return inside, total, inside.astype(total.dtype), inside
-    known = mask & (noise > 0) & np.isfinite(noise)
-    # A voxel of noise zero or infinity does not count; the spheres around it see a noise as large
-    # as the worst known one.
-    worst = noise[known].max()
-    spread = np.where(known, noise, np.where(mask, worst, 0)).astype(field.dtype)
-    return inside, total, work.put(spread) * scale, work.put(known)
 
 
 def _neighbour_difference(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -430,10 +383,13 @@ def _smooth(work, inside, magnitude, edge_noise, edge_fraction, measured=None) -
 
 
 def _roughness(x: np.ndarray, smooth: np.ndarray, where: np.ndarray, voxel_size) -> float:
-    """Mean size of the differences per mm between voxels of `where` that no edge parts."""
+    """Mean size of the differences per mm between voxels of `where` that no edge parts.
+
+    Bit d of `smooth` says that difference d has no edge.
+    """
     total, count = 0.0, 0
     for axis, spacing in enumerate(voxel_size):
-        counted = smooth[axis] & where & np.roll(where, -1, axis)
+        counted = (smooth >> axis & 1).astype(bool) & where & np.roll(where, -1, axis)
         steps = np.abs(np.roll(x, -1, axis) - x)[counted]
         total, count = total + float(steps.sum(dtype=float)) / spacing, count + steps.size
     return total / max(count, 1)
@@ -444,14 +400,14 @@ def _solve(
     drift=None, drift_limits=((0.0, 0.0), (0.0, 0.0)), width=0.0, follow=None, deep=None,
     harmonic=False, noisy=False,
 ):  # fmt: skip
-    """Run the alternating directions; returns the map in rad and what was done."""
-    # Data lie in the box; the map and its gradient fill the grid.
-    shell, data, weight = (np.ascontiguousarray(a[work.place]) for a in (shell, data, weight))
+    """Run the alternating directions; returns the map in rad and what was done.
+
+    Data lie in the box; the map and its gradient fill the grid.
+    """
     typical = float(1 / np.mean(weight[shell > 0], dtype=float))
     expected = (typical if noisy else 0.0) if harmonic else None
     weight *= weight.dtype.type(typical)
     original = weight * weight
-    near = smooth[(slice(None), *work.place)]
     mu_gradient, mu_data = splittings(lambda_)
     problem: AlternatingDirections
     if harmonic:
@@ -467,12 +423,15 @@ def _solve(
             mu_gradient, mu_data, width=width, drift=drift, drift_limits=drift_limits[0],
             box=work.inner,
         )  # fmt: skip
+    pairs, counted = (int(np.count_nonzero(a)) for a in (interior_pairs(inside), smooth))
+    del smooth  # the problem keeps its bits
     done = {"lambda_used": float(lambda_), "huber_width_used": float(width)}
 
     def reweight(state: AlternatingDirections) -> bool:
         if state.iterations == _ADAPT_AT:
             state.drift_limits = drift_limits[1]
         if follow and state.iterations == _ADAPT_AT:
+            near = state.smooth[work.place]
             rough = _roughness(state.x[work.place], near, deep, work.voxel_size)
             new, wide = follow(rough)
             mu_gradient, mu_data = splittings(new)
@@ -486,12 +445,11 @@ def _solve(
         return False
 
     problem.run(iterations, reweight)
-    pairs = int(np.count_nonzero(interior_pairs(inside)))
     return problem.x, {
         "iterations": problem.iterations,
         **({"laplacian": problem.drift_factor} if drift else {}),
         **done,
-        "edges": round(1 - int(np.count_nonzero(smooth)) / max(pairs, 1), 4),
+        "edges": round(1 - counted / max(pairs, 1), 4),
         "residual": problem.residual(),
         "grid": list(work.grid),
         "fft_count": work.transform.count + work.inner.count,

@@ -17,8 +17,8 @@ import numpy as np
 
 from .dipole import dipole_kernel
 from .gradient import edge_mask, interior_pairs
+from .grid import Grid, phase_units
 from .medi import GaussNewton
-from .singlestep import Grid, phase_units
 
 
 def total_field_inversion(

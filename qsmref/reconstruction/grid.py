@@ -1,0 +1,63 @@
+"""The grid of an inversion: the box of the mask with room around it, values in rad."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .crop import bounding_box, paste
+from .fft import Transform, good_size
+
+
+class Grid:
+    """The mask's bounding box at the start of a periodic grid with room around it."""
+
+    def __init__(self, mask: np.ndarray, voxel_size: Sequence[float], padding_mm: float):
+        if padding_mm < 0:
+            raise ValueError(f"padding_mm must not be negative, got {padding_mm}")
+        self.voxel_size = voxel_size
+        self.box = bounding_box(mask)
+        self.shape = mask[self.box].shape
+        self.place = tuple(slice(0, n) for n in self.shape)
+        self.grid = tuple(
+            good_size(n + 2 * np.ceil(padding_mm / h))
+            for n, h in zip(self.shape, voxel_size, strict=True)
+        )
+        self.transform = Transform(self.grid)
+        self.inner = Transform(self.shape, self.grid)
+
+    def put(self, array: np.ndarray) -> np.ndarray:
+        whole = np.zeros(self.grid, array.dtype)
+        whole[self.place] = array[self.box]
+        return whole
+
+    def crop(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Arrays of the grid in the box alone."""
+        return tuple(a[self.place].copy() for a in arrays)
+
+    def back(self, x: np.ndarray, mask: np.ndarray, radians_per_ppm: float) -> np.ndarray:
+        """The map in ppm on the array's own grid, zero outside the mask."""
+        chi = np.where(mask[self.box], x[self.place] / x.dtype.type(radians_per_ppm), 0)
+        return paste(chi.astype(x.dtype, copy=False), self.box, mask.shape)
+
+
+def phase_units(
+    work: Grid,
+    field: np.ndarray,
+    mask: np.ndarray,
+    noise: np.ndarray | None,
+    radians_per_ppm: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mask, field and noise (rad) on the grid, zero outside the mask, and where noise is known."""
+    scale = field.dtype.type(radians_per_ppm)
+    inside = work.put(mask)
+    total = work.put(np.where(mask, field, field.dtype.type(0))) * scale
+    if noise is None:
+        return inside, total, inside.astype(total.dtype), inside
+    known = mask & (noise > 0) & np.isfinite(noise)
+    # A voxel of noise zero or infinity does not count; the spheres around it see a noise as large
+    # as the worst known one.
+    worst = noise[known].max()
+    spread = np.where(known, noise, np.where(mask, worst, 0)).astype(field.dtype)
+    return inside, total, work.put(spread) * scale, work.put(known)
