@@ -78,6 +78,10 @@ FIRST_LAPLACIAN_LIMITS = 1.8e-5, 2.7e-5
 #: field, and near the rim steep fields would take nearly all weight from them.
 MOST_NOISE = 4.5
 
+#: ppm. For MERIT no field has less noise: of exact fields it would take what total variation leaves
+#: for wrong data (neighbours 0.7 to 2 ppb wrong in place of 0.1).
+LEAST_NOISE = 0.001
+
 #: Depth (mm) from which on the map is taken for the roughness: far from the rim noise is least.
 DEEP_MM = 12.0
 
@@ -202,6 +206,9 @@ def single_step(
         terms, served = len(radii), shell > 0
         deep = (shell == terms)[work.place]
     typical = float(1 / np.mean(weight[shell > 0], dtype=float))
+    expected = None
+    if radii is None:
+        expected = max(typical if noise is not None else 0.0, LEAST_NOISE * radians_per_ppm)
     # Given lambda, the problem is one in rad, whatever a rad is in ppm.
     scale = _MEANT_FOR / radians_per_ppm if lambda_ is None else 1.0
     given = lambda_, None if huber_width is None else huber_width * radians_per_ppm
@@ -235,7 +242,7 @@ def single_step(
         _smooth(work, inside, magnitude, edge_noise, edge_fraction, served),
         lambda_, lambda v: _splittings(v, scale, terms), merit, iterations,
         drift, limits, given[1] or 0.0, follow if None in given else None, deep, radii is None,
-        noise is not None,
+        expected,
     )  # fmt: skip
     done["edges_from_magnitude"] = magnitude is not None
     if "roughness" in done:
@@ -398,14 +405,13 @@ def _roughness(x: np.ndarray, smooth: np.ndarray, where: np.ndarray, voxel_size)
 def _solve(
     work, inside, kernels, shell, data, weight, smooth, lambda_, splittings, merit, iterations,
     drift=None, drift_limits=((0.0, 0.0), (0.0, 0.0)), width=0.0, follow=None, deep=None,
-    harmonic=False, noisy=False,
+    harmonic=False, expected=None,
 ):  # fmt: skip
     """Run the alternating directions; returns the map in rad and what was done.
 
     Data lie in the box; the map and its gradient fill the grid.
     """
     typical = float(1 / np.mean(weight[shell > 0], dtype=float))
-    expected = (typical if noisy else 0.0) if harmonic else None
     weight *= weight.dtype.type(typical)
     original = weight * weight
     mu_gradient, mu_data = splittings(lambda_)
