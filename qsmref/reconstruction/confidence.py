@@ -49,7 +49,7 @@ def confidence_mask(
     if noise is not None:
         confident &= (noise > 0) & np.isfinite(noise)
     if harmonic:
-        confident &= inner(np.asarray(mask, bool), voxel_size)
+        confident &= inner(np.asarray(mask, bool))
     if len(radii) and confident.any():
         work = Grid(mask, voxel_size, 2 * min(radii))
         sphere = sphere_spectrum(work.grid, voxel_size, min(radii), np.float32)

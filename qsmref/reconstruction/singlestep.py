@@ -57,7 +57,7 @@ WIDTH_PER_ROUGHNESS = 0.3
 #: what the voxels' own size leaves unmodelled. Field and map are in rad; these are for 3.21 rad
 #: per ppm (3 T, 4 ms), and go with its inverse.
 FIRST_LAMBDA = 1000.0
-MOST_LAMBDA = 10000.0
+MOST_LAMBDA = 3000.0
 _MEANT_FOR = 3.21
 
 #: Neither weigh the data more than for the most probable map whose differences have this width
@@ -191,7 +191,7 @@ def single_step(
     dipole = dipole_kernel(work.grid, voxel_size, b0_dir, total.dtype)
     if radii is None:
         kernels, terms, data = [dipole], 1, total
-        served = known & inner(inside, voxel_size)
+        served = known & inner(inside)
         weight = np.zeros_like(total)
         typical = np.median(spread[known])
         weight[known] = 1 / np.minimum(spread[known], MOST_NOISE * typical)
