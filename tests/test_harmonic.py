@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from background_cases import ball
 from inversion_cases import ANISOTROPIC, make_case, options
+from scipy import ndimage
 
 from qsmref.reconstruction import invert
 from qsmref.reconstruction.dipole import dipole_kernel
@@ -14,18 +15,33 @@ from qsmref.reconstruction.multigrid import MaskedPoisson
 GRID, SIZE, B0 = (9, 8, 6), (1.0, 1.0, 2.0), (0.3, -0.5, 0.8)
 
 
-def laplacian_matrix(inside, interior):
-    """7-point - Laplacian: a row for each inner voxel, a column for each of the mask."""
+def laplacian_stencil(wide):
+    """- Laplacian of 7 points, or of 19, as an array of 3 x 3 x 3."""
+    none, second = np.array([0.0, 1, 0]), np.array([1.0, -2, 1])
+
+    def product(axes):
+        x, y, z = (second if axis in axes else none for axis in range(3))
+        return x[:, None, None] * y[:, None] * z
+
+    stencil = -sum(product([axis]) / SIZE[axis] ** 2 for axis in range(3))
+    if wide:
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            factor = (SIZE[a] ** 2 + SIZE[b] ** 2) / (12 * SIZE[a] ** 2 * SIZE[b] ** 2)
+            stencil -= factor * product([a, b])
+    return stencil
+
+
+def laplacian_matrix(inside, interior, wide=True):
+    """- Laplacian: a row for each inner voxel, a column for each of the mask."""
     column = np.full(inside.shape, -1)
     column[inside] = np.arange(np.count_nonzero(inside))
     matrix = np.zeros((np.count_nonzero(interior), np.count_nonzero(inside)))
-    for row, place in enumerate(np.argwhere(interior)):
-        for axis, h in enumerate(SIZE):
-            for step in (-1, 1):
-                other = place.copy()
-                other[axis] += step
-                matrix[row, column[tuple(other)]] -= 1 / h**2
-            matrix[row, column[tuple(place)]] += 2 / h**2
+    stencil = laplacian_stencil(wide)
+    for row, (i, j, k) in enumerate(np.argwhere(interior)):
+        columns = column[i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 2]
+        used = stencil != 0
+        assert (columns[used] >= 0).all()
+        matrix[row, columns[used]] = stencil[used]
     return matrix
 
 
@@ -33,7 +49,7 @@ def laplacian_matrix(inside, interior):
 def setting():
     rng = np.random.default_rng(3)
     inside = ball(GRID, SIZE, 4.0)
-    interior = inner(inside, SIZE)
+    interior = inner(inside)
     weight2 = np.where(inside, rng.uniform(0.3, 2.0, GRID), 0)
     field = np.where(inside, rng.standard_normal(GRID), 0)
     return rng, inside, interior, weight2, field
@@ -43,17 +59,41 @@ def test_inner_voxels_have_their_neighbours():
     inside = np.zeros((9, 9, 9), bool)
     inside[1:8, 1:8, 1:8] = True
     inside[4, 4, 7] = False
-    # The diagonal of the short sides counts, the longer ones do not.
-    flat = inner(inside, (1.0, 1.0, 2.0))
-    assert np.array_equal(np.argwhere(flat).min(0), [2, 2, 2])
-    assert not flat[4, 4, 6]
-    assert flat[5, 4, 6]
-    cube = inner(inside, (1.0, 1.0, 1.0))
-    assert not cube[5, 4, 6]
-    assert cube[5, 5, 6]
-    inside[1, 1, 4] = False
-    assert not inner(inside, (1.0, 1.0, 2.0))[2, 2, 4]
-    assert inner(inside, (1.0, 1.0, 2.0))[2, 2, 5]
+    found = inner(inside)
+    assert np.array_equal(np.argwhere(found).min(0), [2, 2, 2])
+    # Diagonals within a plane count, those through the cube do not.
+    assert not found[4, 4, 6] and not found[5, 4, 6]
+    assert found[5, 5, 6]
+
+
+def test_the_laplacian_is_exact_for_harmonic_functions_of_fourth_order():
+    x, y, z = (h * (n - 4.3) for n, h in zip(np.indices(GRID), SIZE, strict=True))
+    across = x**2 + y**2
+    for harmonic in (
+        x**4 - 6 * x**2 * y**2 + y**4,
+        8 * z**4 - 24 * z**2 * across + 3 * across**2,
+        x * z * (4 * z**2 - 3 * across),
+    ):
+        inside = np.ones(GRID, bool)
+        local = LocalSystem(inside, harmonic, SIZE)
+        size = np.abs(harmonic).max()
+        assert np.abs(local.field_side[local.interior]).max() < 1e-10 * size
+    # That of 7 points is not.
+    plain = ndimage.correlate(x**4 - 6 * x**2 * y**2 + y**4, laplacian_stencil(False))
+    assert np.allclose(plain[1:-1, 1:-1, 1:-1], -4)
+
+
+def test_the_filter_is_that_of_the_stencils():
+    transform = Transform(GRID)
+    solver = HarmonicFree(
+        transform, SIZE, np.ones((3, *GRID), bool), np.ones(transform.spectrum),
+        np.ones(GRID, bool), np.zeros(GRID), np.ones(GRID), 1.0, 1.0, 1.0,
+    )  # fmt: skip
+    x = np.random.default_rng(0).standard_normal(GRID)
+    filtered = transform.inverse(transform.forward(x) * solver.filter)
+    screened = ndimage.correlate(filtered, laplacian_stencil(False), mode="wrap")
+    wide = ndimage.correlate(x, laplacian_stencil(True), mode="wrap")
+    assert np.allclose(screened + KAPPA**2 * filtered, wide, atol=1e-10)
 
 
 def test_screened_cycles_invert_the_shifted_operator(setting):
@@ -75,7 +115,7 @@ def test_the_local_system_finds_split_and_residual(setting):
     local.solve(0.0, 60)
     # The same by the equations of the constrained minimum, dense.
     matrix = laplacian_matrix(inside, interior)
-    screened = matrix.copy()
+    screened = laplacian_matrix(inside, interior, wide=False)
     screened[np.arange(len(matrix)), np.flatnonzero(interior[inside])] += KAPPA**2
     count, rows = matrix.shape[1], len(matrix)
     system = np.zeros((2 * count + rows, 2 * count + rows))

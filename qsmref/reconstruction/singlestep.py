@@ -80,7 +80,7 @@ MOST_NOISE = 4.5
 
 #: ppm. For MERIT no field has less noise: of exact fields it would take what total variation leaves
 #: for wrong data (neighbours 0.7 to 2 ppb wrong in place of 0.1).
-LEAST_NOISE = 0.001
+LEAST_NOISE = 0.0003
 
 #: Depth (mm) from which on the map is taken for the roughness: far from the rim noise is least.
 DEEP_MM = 12.0
