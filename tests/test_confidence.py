@@ -32,6 +32,7 @@ def test_confident_voxels_are_those_with_a_laplacian():
         given = {**options(case), "noise": noise}
         _, mask, info = invert(case.total, case.mask, case.size, **given, iterations=1)
         assert "radii_used" not in info
+        assert info["background_model"] == "harmonic"
         confident = confidence_mask(mask, case.size, noise, harmonic=True)
         assert not (confident & ~mask).any()
         without = np.count_nonzero(mask & ~confident)

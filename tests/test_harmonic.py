@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 from background_cases import ball
+from hypothesis import given
+from hypothesis import strategies as st
 from inversion_cases import ANISOTROPIC, make_case, options
 from scipy import ndimage
 
 from qsmref.reconstruction import invert
 from qsmref.reconstruction.dipole import dipole_kernel
 from qsmref.reconstruction.fft import Transform
-from qsmref.reconstruction.harmonic import KAPPA, HarmonicFree, LocalSystem, inner
+from qsmref.reconstruction.harmonic import KAPPA, HarmonicFree, LocalSystem, inner, split_filter
 from qsmref.reconstruction.multigrid import MaskedPoisson
 
 GRID, SIZE, B0 = (9, 8, 6), (1.0, 1.0, 2.0), (0.3, -0.5, 0.8)
@@ -81,6 +83,16 @@ def test_the_laplacian_is_exact_for_harmonic_functions_of_fourth_order():
     # That of 7 points is not.
     plain = ndimage.correlate(x**4 - 6 * x**2 * y**2 + y**4, laplacian_stencil(False))
     assert np.allclose(plain[1:-1, 1:-1, 1:-1], -4)
+
+
+@given(st.tuples(*[st.floats(0.2, 6.0)] * 3))
+def test_the_wide_laplacian_is_positive_for_any_voxel(size):
+    # Second differences of plane waves, per mm squared, on all their range.
+    waves = [np.linspace(0, 4, 9) / h**2 for h in size]
+    seven = waves[0][:, None, None] + waves[1][:, None] + waves[2]
+    wide = split_filter(waves, size) * (seven + KAPPA**2)
+    assert (wide <= seven * (1 + 1e-12)).all()
+    assert (wide >= seven / 3 * (1 - 1e-9)).all()
 
 
 def test_the_filter_is_that_of_the_stencils():

@@ -189,7 +189,7 @@ class Invert(Interface):
         self._save("chimap", chi, folder, like)
         self._save("mask", mask, folder, like)
         radii = info.get("radii_used", ())
-        harmonic = info["method"] == "single-step" and not radii
+        harmonic = info.get("background_model") == "harmonic"
         confident = confidence_mask(mask, size, noise, radii, harmonic=harmonic)
         self._save("confidence", confident, folder, like)
         self._save_json("info", info, folder)

@@ -19,7 +19,7 @@ tissue's own field is lost, and the map is free outside the mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -166,8 +166,8 @@ def single_step(
         ``huber_width_used`` (ppm per mm), ``roughness`` (ppm per mm, where one of the two followed
         from it), ``edges`` (part of the pairs of neighbours that are edges),
         ``typical_noise`` (rad), ``voxels_without_data`` (in the mask, but with no Laplacian of
-        their own, or no sphere fits), ``grid``, ``fft_count``; with radii, ``radii_used`` (mm) and
-        ``shell_voxels`` (voxels that each radius serves).
+        their own, or no sphere fits), ``background_model`` ("harmonic", "spheres"), ``grid``,
+        ``fft_count``; with radii, ``radii_used`` (mm), ``shell_voxels`` (voxels of each radius).
 
     References
     ----------
@@ -190,85 +190,117 @@ def single_step(
     spread = np.hypot(spread, gradient_noise * _neighbour_difference(total, inside))
     dipole = dipole_kernel(work.grid, voxel_size, b0_dir, total.dtype)
     if radii is None:
-        kernels, terms, data = [dipole], 1, total
-        served = known & inner(inside)
-        weight = np.zeros_like(total)
-        typical = np.median(spread[known])
-        weight[known] = 1 / np.minimum(spread[known], MOST_NOISE * typical)
-        shell = known.astype(np.uint8)
-        depth = ndimage.distance_transform_edt(np.pad(inside[work.place], 1), sampling=voxel_size)
-        deep = depth[1:-1, 1:-1, 1:-1] > min(DEEP_MM, depth.max() / 2)
-        del depth
+        terms = _harmonic_term(work, inside, total, spread, known, dipole)
     else:
-        radii, kernels, shell, data, weight = _shells(
-            work, radii, inside, total, spread, known, dipole
-        )
-        terms, served = len(radii), shell > 0
-        deep = (shell == terms)[work.place]
-    typical = float(1 / np.mean(weight[shell > 0], dtype=float))
-    expected = None
-    if radii is None:
-        expected = max(typical if noise is not None else 0.0, LEAST_NOISE * radians_per_ppm)
-    # Given lambda, the problem is one in rad, whatever a rad is in ppm.
-    scale = _MEANT_FOR / radians_per_ppm if lambda_ is None else 1.0
-    given = lambda_, None if huber_width is None else huber_width * radians_per_ppm
-    most = MOST_LAMBDA * scale
-    if noise is not None:
-        most = min(most, ROUGHEST * radians_per_ppm / (2 * typical**2))
-    if lambda_ is None:
-        lambda_ = min(FIRST_LAMBDA * scale, most)
-
-    def follow(roughness: float) -> tuple[float, float]:
-        """lambda and Huber width (rad per mm) of a map as rough as this (rad per mm)."""
-        weight, width = given
-        if weight is None:
-            fitting = min(LAMBDA_PER_ROUGHNESS * scale / radians_per_ppm * roughness, most)
-            weight = fitting or lambda_  # a map without any roughness says nothing
-        return weight, WIDTH_PER_ROUGHNESS * roughness if width is None else width
-
-    # The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
-    # sphere's second moment.
-    drift = None
-    if free_laplacian:
-        drift = [-second_moment(r, voxel_size) / 6 for r in radii] if radii else [1.0]
-    limits = [
-        tuple(_MEANT_FOR / scale * v for v in pair)
-        for pair in (FIRST_LAPLACIAN_LIMITS, LAPLACIAN_LIMITS)
-    ]
-    shell, data, weight = work.crop(shell, data, weight)
-    del total, spread, known
+        terms = _sphere_terms(work, radii, inside, total, spread, known, dipole)
+    typical = _typical_noise(terms.weight, terms.shell)
+    rule = _Rule(lambda_, huber_width, radians_per_ppm, typical if noise is not None else None)
+    shell, data, weight = work.crop(terms.shell, terms.data, terms.weight)
+    terms = terms._replace(shell=shell, data=data, weight=weight)
+    del total, spread, known, data, weight
     chi, done = _solve(
-        work, inside, kernels, shell, data, weight,
-        _smooth(work, inside, magnitude, edge_noise, edge_fraction, served),
-        lambda_, lambda v: _splittings(v, scale, terms), merit, iterations,
-        drift, limits, given[1] or 0.0, follow if None in given else None, deep, radii is None,
-        expected,
+        work, inside, terms,
+        _smooth(work, inside, magnitude, edge_noise, edge_fraction, terms.served),
+        rule.first, lambda v: _splittings(v, rule.scale, len(terms.kernels)), merit, iterations,
+        _drift(terms.radii, voxel_size) if free_laplacian else None, rule.laplacian_limits,
+        rule.width or 0.0, rule.follow if rule.follows else None,
+        max(rule.noise or 0.0, LEAST_NOISE * radians_per_ppm),
     )  # fmt: skip
     done["edges_from_magnitude"] = magnitude is not None
     if "roughness" in done:
         done["roughness"] /= radians_per_ppm
     done["huber_width_used"] /= radians_per_ppm
-    done["typical_noise"] = typical if noise is not None else None
-    if radii is not None:
-        counts = {f"{r:g}": int(np.count_nonzero(shell == n + 1)) for n, r in enumerate(radii)}
-        done["radii_used"] = radii
-        done["shell_voxels"] = counts
-    done["voxels_without_data"] = int(np.count_nonzero(inside & ~served))
+    done["typical_noise"] = rule.noise
+    if terms.radii is not None:
+        counts = [int(np.count_nonzero(shell == n + 1)) for n in range(len(terms.radii))]
+        done["radii_used"] = terms.radii
+        done["shell_voxels"] = {f"{r:g}": c for r, c in zip(terms.radii, counts, strict=True)}
+    done["background_model"] = "harmonic" if terms.radii is None else "spheres"
+    done["voxels_without_data"] = int(np.count_nonzero(inside & ~terms.served))
     return work.back(chi, mask, radians_per_ppm), mask, done
 
 
-def _shells(work: Grid, radii, inside, total, spread, known, dipole):
-    """The data terms: every voxel in the largest sphere that fits into the mask around it.
+class _Terms(NamedTuple):
+    """Data terms of an inversion; arrays of the grid, or of the box after :meth:`Grid.crop`."""
 
-    Returns
-    -------
-    radii, kernels : lists
-        Of the spheres that fit anywhere, ascending, with (1 - S) D of each.
-    shell : (x, y, z) uint8 array
-        1 + the index of the voxel's sphere, 0 where none fits or nothing is known.
-    data, weight : (x, y, z) arrays
-        Filtered field (rad), and the inverse of its noise (1/rad).
+    kernels: list[np.ndarray]
+    #: 1 + the index of the voxel's term, 0 where nothing is known.
+    shell: np.ndarray
+    #: rad, and 1 / rad.
+    data: np.ndarray
+    weight: np.ndarray
+    #: Voxels (of the grid) with data of their own, and (of the box) far from the rim.
+    served: np.ndarray
+    deep: np.ndarray
+    #: mm; None where harmonic functions are free.
+    radii: list[float] | None = None
+    harmonic: bool = False
+
+
+def _harmonic_term(work: Grid, inside, total, spread, known, dipole) -> _Terms:
+    """The total field itself, harmonic functions free in it."""
+    weight = np.zeros_like(total)
+    most = MOST_NOISE * np.median(spread[known])
+    weight[known] = 1 / np.minimum(spread[known], most)
+    depth = ndimage.distance_transform_edt(np.pad(inside[work.place], 1), sampling=work.voxel_size)
+    deep = depth[1:-1, 1:-1, 1:-1] > min(DEEP_MM, depth.max() / 2)
+    served = known & inner(inside)
+    return _Terms([dipole], known.astype(np.uint8), total, weight, served, deep, harmonic=True)
+
+
+def _typical_noise(weight: np.ndarray, shell: np.ndarray) -> float:
+    """rad."""
+    return float(1 / np.mean(weight[shell > 0], dtype=float))
+
+
+def _drift(radii: Sequence[float] | None, voxel_size: Sequence[float]) -> list[float]:
+    """What a constant Laplacian of one makes in the data of each term.
+
+    The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
+    sphere's second moment.
     """
+    return [1.0] if radii is None else [-second_moment(r, voxel_size) / 6 for r in radii]
+
+
+class _Rule:
+    """lambda and Huber width (rad per mm) where they follow from the map and its noise.
+
+    Parameters
+    ----------
+    lambda_, huber_width : float or None
+        As they were given (ppm per mm).
+    radians_per_ppm : float
+    noise : float or None
+        Typical noise of the data, rad.
+    """
+
+    def __init__(self, lambda_, huber_width, radians_per_ppm: float, noise: float | None):
+        self.given, self.radians_per_ppm, self.noise = lambda_, radians_per_ppm, noise
+        # Given lambda, the problem is one in rad, whatever a rad is in ppm.
+        self.scale = _MEANT_FOR / radians_per_ppm if lambda_ is None else 1.0
+        self.width = None if huber_width is None else huber_width * radians_per_ppm
+        self.most = MOST_LAMBDA * self.scale
+        if noise is not None:
+            self.most = min(self.most, ROUGHEST * radians_per_ppm / (2 * noise**2))
+        self.first = min(FIRST_LAMBDA * self.scale, self.most) if lambda_ is None else lambda_
+        self.follows = lambda_ is None or huber_width is None
+        self.laplacian_limits = [
+            tuple(_MEANT_FOR / self.scale * v for v in pair)
+            for pair in (FIRST_LAPLACIAN_LIMITS, LAPLACIAN_LIMITS)
+        ]
+
+    def follow(self, roughness: float) -> tuple[float, float]:
+        """lambda and Huber width of a map as rough as this (rad per mm)."""
+        weight, width = self.given, self.width
+        if weight is None:
+            per_roughness = LAMBDA_PER_ROUGHNESS * self.scale / self.radians_per_ppm
+            # A map without any roughness says nothing.
+            weight = min(per_roughness * roughness, self.most) or self.first
+        return weight, WIDTH_PER_ROUGHNESS * roughness if width is None else width
+
+
+def _sphere_terms(work: Grid, radii, inside, total, spread, known, dipole) -> _Terms:
+    """The data terms: every voxel in the largest sphere that fits into the mask around it."""
     shell = np.zeros(work.grid, np.uint8)
     data, weight = np.zeros_like(total), np.zeros_like(total)
     served, kernels = [], []
@@ -295,7 +327,10 @@ def _shells(work: Grid, radii, inside, total, spread, known, dipole):
     numbers = np.zeros(len(served) + 1, np.uint8)
     numbers[np.array(used) + 1] = np.arange(len(used)) + 1
     shell = numbers[shell]
-    return [served[n] for n in used], [kernels[n] for n in used], shell, data, weight
+    deep = (shell == len(used))[work.place]
+    return _Terms(
+        [kernels[n] for n in used], shell, data, weight, shell > 0, deep, [served[n] for n in used]
+    )
 
 
 def total_variation(
@@ -328,8 +363,9 @@ def total_variation(
     weight[known] = 1 / spread[known]
     kernel = dipole_kernel(work.grid, voxel_size, b0_dir, local.dtype)
     shell, data, weight = work.crop(known.astype(np.uint8), local, weight)
+    terms = _Terms([kernel], shell, data, weight, known, shell > 0)
     chi, done = _solve(
-        work, inside, [kernel], shell, data, weight,
+        work, inside, terms,
         _smooth(work, inside, magnitude, None, edge_fraction),
         lambda_, lambda v: (20 * np.sqrt(v / 1000), [0.06 * v]), merit, iterations,
     )  # fmt: skip
@@ -403,42 +439,43 @@ def _roughness(x: np.ndarray, smooth: np.ndarray, where: np.ndarray, voxel_size)
 
 
 def _solve(
-    work, inside, kernels, shell, data, weight, smooth, lambda_, splittings, merit, iterations,
-    drift=None, drift_limits=((0.0, 0.0), (0.0, 0.0)), width=0.0, follow=None, deep=None,
-    harmonic=False, expected=None,
+    work, inside, terms, smooth, lambda_, splittings, merit, iterations,
+    drift=None, drift_limits=((0.0, 0.0), (0.0, 0.0)), width=0.0, follow=None, least_noise=0.0,
 ):  # fmt: skip
     """Run the alternating directions; returns the map in rad and what was done.
 
     Data lie in the box; the map and its gradient fill the grid.
     """
-    typical = float(1 / np.mean(weight[shell > 0], dtype=float))
-    weight *= weight.dtype.type(typical)
-    original = weight * weight
+    shell = terms.shell
+    original = (terms.weight * terms.weight.dtype.type(_typical_noise(terms.weight, shell))) ** 2
     mu_gradient, mu_data = splittings(lambda_)
     problem: AlternatingDirections
-    if harmonic:
+    if terms.harmonic:
         problem = HarmonicFree(
-            work.transform, work.voxel_size, smooth, kernels[0],
-            np.ascontiguousarray(inside[work.place]), data, original, lambda_, mu_gradient,
+            work.transform, work.voxel_size, smooth, terms.kernels[0],
+            np.ascontiguousarray(inside[work.place]), terms.data, original, lambda_, mu_gradient,
             mu_data[0], width=width, free_laplacian=bool(drift), drift_limits=drift_limits[0],
             box=work.inner,
         )  # fmt: skip
     else:
         problem = TotalVariation(
-            work.transform, work.voxel_size, smooth, kernels, shell, data, original, lambda_,
-            mu_gradient, mu_data, width=width, drift=drift, drift_limits=drift_limits[0],
+            work.transform, work.voxel_size, smooth, terms.kernels, shell, terms.data, original,
+            lambda_, mu_gradient, mu_data, width=width, drift=drift, drift_limits=drift_limits[0],
             box=work.inner,
         )  # fmt: skip
     pairs, counted = (int(np.count_nonzero(a)) for a in (interior_pairs(inside), smooth))
     del smooth  # the problem keeps its bits
     done = {"lambda_used": float(lambda_), "huber_width_used": float(width)}
 
+    # Spheres leave their residuals to the standard deviation, see merit_weights.
+    least = least_noise if terms.harmonic else None
+
     def reweight(state: AlternatingDirections) -> bool:
         if state.iterations == _ADAPT_AT:
             state.drift_limits = drift_limits[1]
         if follow and state.iterations == _ADAPT_AT:
             near = state.smooth[work.place]
-            rough = _roughness(state.x[work.place], near, deep, work.voxel_size)
+            rough = _roughness(state.x[work.place], near, terms.deep, work.voxel_size)
             new, wide = follow(rough)
             mu_gradient, mu_data = splittings(new)
             state.reweigh(new, mu_gradient, mu_data, wide)
@@ -447,7 +484,7 @@ def _solve(
         jumped = done["lambda_used"] != lambda_
         state.fits_drift = not (jumped and state.iterations < _ADAPTED_AT)
         if merit and state.iterations in (20, 40):
-            state.weight2 = merit_weights(original, state.misfit(), shell > 0, noise=expected)
+            state.weight2 = merit_weights(original, state.misfit(), shell > 0, noise=least)
         return False
 
     problem.run(iterations, reweight)
