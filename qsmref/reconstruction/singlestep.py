@@ -196,7 +196,7 @@ def single_step(
     typical = _typical_noise(terms.weight, terms.shell)
     rule = _Rule(lambda_, huber_width, radians_per_ppm, typical if noise is not None else None)
     shell, data, weight = work.crop(terms.shell, terms.data, terms.weight)
-    terms = terms._replace(shell=shell, data=data, weight=weight)
+    terms = _Terms(terms.kernels, shell, data, weight, *terms[4:])
     del total, spread, known, data, weight
     chi, done = _solve(
         work, inside, terms,
