@@ -124,16 +124,15 @@ class AlternatingDirections:
         return 1 / (1 + self.width * self.mu_gradient)
 
     def _update_map(self) -> None:
-        work = np.empty_like(self.x)
+        # The former map is asked for no more, and lends its memory.
         _gradient_side(
-            self.jump, self.smooth, 1 / self.mu_gradient, self._share(), self.spacing, work
+            self.jump, self.smooth, 1 / self.mu_gradient, self._share(), self.spacing, self.x
         )
-        right = self.transform.forward(work)
-        del work
-        _scale(right, self.mu_gradient)
-        squares = zeros(self.spectrum.shape, self.dtype)
-        self._data_right(right, squares)
-        _divide(right, self.spectrum, squares, *self.laplacian, self.mu_gradient)
+        right = self.transform.forward(self.x)
+        relative = [mu / self.mu_gradient for mu in self.mu_data]
+        for part, kernel, mu in zip(self._data_sides(), self.kernels, relative, strict=True):
+            _accumulate(right, self.box.forward(part), kernel, mu)
+        _divide(right, self.spectrum, tuple(self.kernels), tuple(relative), *self.laplacian)
         self.spectrum = right
         self.x = self.transform.inverse(right, overwrite=False)
 
@@ -160,8 +159,8 @@ class AlternatingDirections:
             if width is not None:
                 self.width = self.dtype(width)
 
-    def _data_right(self, right: np.ndarray, squares: np.ndarray) -> None:
-        """Add what the data terms say to the right side of the map's equations."""
+    def _data_sides(self) -> Iterator[np.ndarray]:
+        """Of each data term, (split - multiplier) less K x, on the box; good until the next."""
         raise NotImplementedError
 
     def _update_data(self, relaxation, first: bool) -> None:
@@ -243,14 +242,14 @@ class TotalVariation(AlternatingDirections):
         # Started as if K x were the data already: saves the first few iterations.
         self.split = self._shifted_data()  # a of the data terms
 
-    def _data_right(self, right: np.ndarray, squares: np.ndarray) -> None:
+    def _data_sides(self) -> Iterator[np.ndarray]:
         part = np.empty_like(self.data)
-        for index, (kernel, mu) in enumerate(zip(self.kernels, self.mu_data, strict=True)):
+        for index, mu in enumerate(self.mu_data):
             _data_side(
                 self.split, self.predicted, self.data, self._shift(index), self.weight2,
                 self.shell, index + 1, self.twice, mu, part,
             )  # fmt: skip
-            accumulate(right, self.box.forward(part), kernel, mu, squares)
+            yield part
 
     def _update_data(self, relaxation, first: bool) -> None:
         for index, (kernel, mu) in enumerate(zip(self.kernels, self.mu_data, strict=True)):
@@ -376,29 +375,17 @@ def _data_split(
 
 
 @parallel_kernel
-def _scale(spectrum, factor):
-    for i in numba.prange(spectrum.shape[0]):
-        for j in range(spectrum.shape[1]):
-            for k in range(spectrum.shape[2]):
-                spectrum[i, j, k] *= factor
-
-
-@parallel_kernel
-def accumulate(
-    total: np.ndarray, spectrum: np.ndarray, kernel: np.ndarray, mu: float, squares: np.ndarray
-) -> None:
-    """Add mu K (spectrum) to the right side, and mu K^2 to the squares."""
+def _accumulate(total, spectrum, kernel, mu):
+    """Add mu K (spectrum) to the right side."""
     for i in numba.prange(total.shape[0]):
         for j in range(total.shape[1]):
             for k in range(total.shape[2]):
-                weighted = mu * kernel[i, j, k]
-                total[i, j, k] += weighted * spectrum[i, j, k]
-                squares[i, j, k] += weighted * kernel[i, j, k]
+                total[i, j, k] += mu * kernel[i, j, k] * spectrum[i, j, k]
 
 
 @parallel_kernel
-def _divide(right, old, squares, lx, ly, lz, mu_gradient):
-    """x of the normal equations, in place of the right side.
+def _divide(right, old, kernels, mu, lx, ly, lz):
+    """x of the normal equations over the gradient's splitting, in place of the right side.
 
     Outside its shell the split of a term equals K x of the iteration before: there its share of
     the right side is the square of its kernel times the former spectrum.
@@ -406,8 +393,10 @@ def _divide(right, old, squares, lx, ly, lz, mu_gradient):
     for i in numba.prange(right.shape[0]):
         for j in range(right.shape[1]):
             for k in range(right.shape[2]):
-                s = squares[i, j, k]
-                below = mu_gradient * (lx[i] + ly[j] + lz[k]) + s
+                s = lx[i] * 0
+                for c in range(len(kernels)):
+                    s += mu[c] * kernels[c][i, j, k] ** 2
+                below = lx[i] + ly[j] + lz[k] + s
                 if below > 0:
                     right[i, j, k] = (right[i, j, k] + s * old[i, j, k]) / below
                 else:

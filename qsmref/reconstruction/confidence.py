@@ -8,7 +8,7 @@ import numpy as np
 
 from .crop import paste
 from .grid import Grid
-from .harmonic import inner
+from .localsystem import inner
 from .spheres import fitting, sphere_spectrum
 
 

@@ -19,26 +19,23 @@ tissue's own field is lost, and the map is free outside the mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from .admm import AlternatingDirections, TotalVariation
+from .dataterms import (
+    drift,
+    harmonic_term,
+    neighbour_difference,
+    sphere_terms,
+    weighed,
+)
 from .dipole import dipole_kernel
 from .gradient import edge_mask, interior_pairs, quiet_mask
 from .grid import Grid, phase_units
-from .harmonic import HarmonicFree, inner
+from .harmonic import HarmonicFree
 from .merit import merit_weights
-from .spheres import (
-    fitting,
-    second_moment,
-    sphere_shape,
-    sphere_spectrum,
-    sphere_weights,
-    spherical_mean,
-    weights_spectrum,
-)
 
 Result = tuple[np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -74,16 +71,9 @@ LAPLACIAN_LIMITS = 1e-5, 2e-5
 #: up to 1.8e-5 (six heads).
 FIRST_LAPLACIAN_LIMITS = 1.8e-5, 2.7e-5
 
-#: Noise above this many times its median counts as that: all voxels of the mask hold the harmonic
-#: field, and near the rim steep fields would take nearly all weight from them.
-MOST_NOISE = 4.5
-
 #: ppm. For MERIT no field has less noise: of exact fields it would take what total variation leaves
 #: for wrong data (neighbours 0.7 to 2 ppb wrong in place of 0.1).
 LEAST_NOISE = 0.0003
-
-#: Depth (mm) from which on the map is taken for the roughness: far from the rim noise is least.
-DEEP_MM = 12.0
 
 #: Iteration after which lambda follows the roughness of the map, and the one at which the map has
 #: settled from that jump.
@@ -187,79 +177,44 @@ def single_step(
         raise ValueError(f"gradient_noise must not be negative, got {gradient_noise}")
     work = Grid(mask, voxel_size, padding_mm)
     inside, total, spread, known = phase_units(work, field, mask, noise, radians_per_ppm)
-    spread = np.hypot(spread, gradient_noise * _neighbour_difference(total, inside))
+    spread = np.hypot(spread, gradient_noise * neighbour_difference(total, inside))
     dipole = dipole_kernel(work.grid, voxel_size, b0_dir, total.dtype)
     if radii is None:
-        terms = _harmonic_term(work, inside, total, spread, known, dipole)
+        terms = harmonic_term(work, inside, total, spread, known, dipole)
     else:
-        terms = _sphere_terms(work, radii, inside, total, spread, known, dipole)
-    typical = _typical_noise(terms.weight, terms.shell)
-    rule = _Rule(lambda_, huber_width, radians_per_ppm, typical if noise is not None else None)
-    shell, data, weight = work.crop(terms.shell, terms.data, terms.weight)
-    terms = _Terms(terms.kernels, shell, data, weight, *terms[4:])
-    del total, spread, known, data, weight
-    chi, done = _solve(
-        work, inside, terms,
-        _smooth(work, inside, magnitude, edge_noise, edge_fraction, terms.served),
-        rule.first, lambda v: _splittings(v, rule.scale, len(terms.kernels)), merit, iterations,
-        _drift(terms.radii, voxel_size) if free_laplacian else None, rule.laplacian_limits,
-        rule.width or 0.0, rule.follow if rule.follows else None,
-        max(rule.noise or 0.0, LEAST_NOISE * radians_per_ppm),
-    )  # fmt: skip
-    done["edges_from_magnitude"] = magnitude is not None
-    if "roughness" in done:
-        done["roughness"] /= radians_per_ppm
-    done["huber_width_used"] /= radians_per_ppm
-    done["typical_noise"] = rule.noise
+        terms = sphere_terms(work, radii, inside, total, spread, known, dipole)
+    del total, spread, known
+    typical = None if noise is None else terms.typical_noise
+    rule = _Rule(lambda_, huber_width, radians_per_ppm, typical)
+    smooth = _smooth(work, inside, magnitude, edge_noise, edge_fraction, terms.served)
+    done: dict[str, Any] = {
+        "edges_from_magnitude": magnitude is not None,
+        "edges": _edge_share(inside, smooth),
+        "typical_noise": rule.noise,
+        "background_model": "harmonic" if radii is None else "spheres",
+        "voxels_without_data": int(np.count_nonzero(inside & ~terms.served)),
+    }
     if terms.radii is not None:
-        counts = [int(np.count_nonzero(shell == n + 1)) for n in range(len(terms.radii))]
+        counts = np.bincount(terms.shell.ravel(), minlength=len(terms.radii) + 1)[1:]
         done["radii_used"] = terms.radii
-        done["shell_voxels"] = {f"{r:g}": c for r, c in zip(terms.radii, counts, strict=True)}
-    done["background_model"] = "harmonic" if terms.radii is None else "spheres"
-    done["voxels_without_data"] = int(np.count_nonzero(inside & ~terms.served))
-    return work.back(chi, mask, radians_per_ppm), mask, done
-
-
-class _Terms(NamedTuple):
-    """Data terms of an inversion; arrays of the grid, or of the box after :meth:`Grid.crop`."""
-
-    kernels: list[np.ndarray]
-    #: 1 + the index of the voxel's term, 0 where nothing is known.
-    shell: np.ndarray
-    #: rad, and 1 / rad.
-    data: np.ndarray
-    weight: np.ndarray
-    #: Voxels (of the grid) with data of their own, and (of the box) far from the rim.
-    served: np.ndarray
-    deep: np.ndarray
-    #: mm; None where harmonic functions are free.
-    radii: list[float] | None = None
-    harmonic: bool = False
-
-
-def _harmonic_term(work: Grid, inside, total, spread, known, dipole) -> _Terms:
-    """The total field itself, harmonic functions free in it."""
-    weight = np.zeros_like(total)
-    most = MOST_NOISE * np.median(spread[known])
-    weight[known] = 1 / np.minimum(spread[known], most)
-    depth = ndimage.distance_transform_edt(np.pad(inside[work.place], 1), sampling=work.voxel_size)
-    deep = depth[1:-1, 1:-1, 1:-1] > min(DEEP_MM, depth.max() / 2)
-    served = known & inner(inside)
-    return _Terms([dipole], known.astype(np.uint8), total, weight, served, deep, harmonic=True)
-
-
-def _typical_noise(weight: np.ndarray, shell: np.ndarray) -> float:
-    """rad."""
-    return float(1 / np.mean(weight[shell > 0], dtype=float))
-
-
-def _drift(radii: Sequence[float] | None, voxel_size: Sequence[float]) -> list[float]:
-    """What a constant Laplacian of one makes in the data of each term.
-
-    The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
-    sphere's second moment.
-    """
-    return [1.0] if radii is None else [-second_moment(r, voxel_size) / 6 for r in radii]
+        done["shell_voxels"] = {f"{r:g}": int(c) for r, c in zip(terms.radii, counts, strict=True)}
+    deep = terms.deep
+    problem, known = _problem(
+        work, inside, terms, smooth, rule.first, rule.splittings, rule.width or 0.0,
+        drift(terms.radii, voxel_size) if free_laplacian else None, rule.laplacian_limits[0],
+    )  # fmt: skip
+    del inside, dipole, terms, smooth  # the problem keeps what it needs
+    done |= _solve(
+        problem, work, known, merit, iterations, rule.laplacian_limits[1], rule, deep,
+        # Spheres leave their residuals to the standard deviation, see merit_weights.
+        max(rule.noise or 0.0, LEAST_NOISE * radians_per_ppm) if radii is None else None,
+    )  # fmt: skip
+    if free_laplacian:
+        done["laplacian"] = problem.drift_factor
+    for key in ("roughness", "huber_width_used"):
+        if key in done:
+            done[key] /= radians_per_ppm
+    return work.back(problem.x, mask, radians_per_ppm), mask, done
 
 
 class _Rule:
@@ -298,39 +253,17 @@ class _Rule:
             weight = min(per_roughness * roughness, self.most) or self.first
         return weight, WIDTH_PER_ROUGHNESS * roughness if width is None else width
 
+    def splittings(self, lambda_: float, terms: int) -> tuple[float, list[float]]:
+        """Weights of the splittings.
 
-def _sphere_terms(work: Grid, radii, inside, total, spread, known, dipole) -> _Terms:
-    """The data terms: every voxel in the largest sphere that fits into the mask around it."""
-    shell = np.zeros(work.grid, np.uint8)
-    data, weight = np.zeros_like(total), np.zeros_like(total)
-    served, kernels = [], []
-    for radius in radii:
-        if np.any(np.array(sphere_shape(radius, work.voxel_size)) > work.shape):
-            break  # larger than the mask's box
-        sphere = sphere_spectrum(work.grid, work.voxel_size, radius, total.dtype)
-        fits = known & fitting(inside, sphere, work.transform)
-        if not fits.any():
-            break  # nor will a larger one
-        served.append(radius)
-        shell[fits] = len(served)  # radii ascend: the largest that fits stays
-        filtered = total - spherical_mean(total, sphere, work.transform)
-        squares = sphere_weights(radius, work.voxel_size) ** 2
-        squares = weights_spectrum(work.grid, squares, total.dtype)
-        variance = spread**2 + spherical_mean(spread**2, squares, work.transform)
-        data[fits] = filtered[fits]
-        weight[fits] = np.sqrt(1 / variance[fits])
-        kernels.append((1 - sphere) * dipole)
-    if not served:
-        raise ValueError(f"no sphere of {radii[0]} mm fits anywhere in the mask")
-    # A sphere whose every voxel fits a larger one serves none, and takes no term.
-    used = [n for n in range(len(served)) if np.any(shell == n + 1)]
-    numbers = np.zeros(len(served) + 1, np.uint8)
-    numbers[np.array(used) + 1] = np.arange(len(used)) + 1
-    shell = numbers[shell]
-    deep = (shell == len(used))[work.place]
-    return _Terms(
-        [kernels[n] for n in used], shell, data, weight, shell > 0, deep, [served[n] for n in used]
-    )
+        Measured on heads with and without texture: these settle region differences soonest. In
+        proportion to lambda the data's weight would be too large where lambda is, and the smoothest
+        parts of the map would take twice the iterations. The largest sphere passes low spatial
+        frequencies best and takes half the weight of the others: with the same, these overshoot.
+        """
+        relative = lambda_ / self.scale
+        data = min(0.2 * relative, 6 * relative**0.5) * self.scale
+        return 25 * self.scale, [data] * (terms - 1) + [data / 2 if terms > 1 else data]
 
 
 def total_variation(
@@ -362,28 +295,15 @@ def total_variation(
     weight = np.zeros_like(local)
     weight[known] = 1 / spread[known]
     kernel = dipole_kernel(work.grid, voxel_size, b0_dir, local.dtype)
-    shell, data, weight = work.crop(known.astype(np.uint8), local, weight)
-    terms = _Terms([kernel], shell, data, weight, known, shell > 0)
-    chi, done = _solve(
-        work, inside, terms,
-        _smooth(work, inside, magnitude, None, edge_fraction),
-        lambda_, lambda v: (20 * np.sqrt(v / 1000), [0.06 * v]), merit, iterations,
-    )  # fmt: skip
-    done["edges_from_magnitude"] = magnitude is not None
-    return work.back(chi, mask, radians_per_ppm), mask, done
-
-
-def _splittings(lambda_: float, scale: float, terms: int) -> tuple[float, list[float]]:
-    """Weights of the splittings; `scale` takes them to another number of rad per ppm.
-
-    Measured on heads with and without texture: these settle region differences soonest. In
-    proportion to lambda the data's weight would be too large where lambda is, and the smoothest
-    parts of the map would take twice the iterations. The largest sphere passes low spatial
-    frequencies best and takes half the weight of the others: with the same, these overshoot.
-    """
-    relative = lambda_ / scale
-    data = min(0.2 * relative, 6 * relative**0.5) * scale
-    return 25 * scale, [data] * (terms - 1) + [data / 2 if terms > 1 else data]
+    terms = weighed(work, [kernel], known.astype(np.uint8), local, weight, known, known)
+    smooth = _smooth(work, inside, magnitude, None, edge_fraction)
+    problem, known = _problem(
+        work, inside, terms, smooth, lambda_, lambda v, _: (20 * np.sqrt(v / 1000), [0.06 * v])
+    )
+    done = {"edges_from_magnitude": magnitude is not None, "edges": _edge_share(inside, smooth)}
+    del inside, local, spread, weight, kernel, terms, smooth  # the problem keeps what it needs
+    done |= _solve(problem, work, known, merit, iterations)
+    return work.back(problem.x, mask, radians_per_ppm), mask, done
 
 
 def _check_options(lambda_: float | None, iterations: int) -> None:
@@ -391,23 +311,6 @@ def _check_options(lambda_: float | None, iterations: int) -> None:
         raise ValueError(
             f"lambda_ must be positive and iterations at least 1, got {lambda_}, {iterations}"
         )
-
-
-def _neighbour_difference(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Root of the summed squares, over axes, of the larger difference to a neighbour in the mask.
-
-    Gradients per voxel, not per mm: what counts is how far the field varies within a voxel.
-    """
-    squares = np.zeros_like(field)
-    for axis in range(3):
-        before = (slice(None),) * axis
-        ahead, behind = (*before, slice(1, None)), (*before, slice(None, -1))
-        step = np.abs(field[ahead] - field[behind]) * (inside[ahead] & inside[behind])
-        largest = np.zeros_like(field)
-        largest[behind] = step
-        largest[ahead] = np.maximum(largest[ahead], step)
-        squares += largest**2
-    return np.sqrt(squares)
 
 
 def _smooth(work, inside, magnitude, edge_noise, edge_fraction, measured=None) -> np.ndarray:
@@ -425,6 +328,12 @@ def _smooth(work, inside, magnitude, edge_noise, edge_fraction, measured=None) -
     return smooth
 
 
+def _edge_share(inside: np.ndarray, smooth: np.ndarray) -> float:
+    """Part of the pairs of neighbours in the mask that an edge parts."""
+    pairs, counted = (int(np.count_nonzero(a)) for a in (interior_pairs(inside), smooth))
+    return round(1 - counted / max(pairs, 1), 4)
+
+
 def _roughness(x: np.ndarray, smooth: np.ndarray, where: np.ndarray, voxel_size) -> float:
     """Mean size of the differences per mm between voxels of `where` that no edge parts.
 
@@ -438,61 +347,61 @@ def _roughness(x: np.ndarray, smooth: np.ndarray, where: np.ndarray, voxel_size)
     return total / max(count, 1)
 
 
-def _solve(
-    work, inside, terms, smooth, lambda_, splittings, merit, iterations,
-    drift=None, drift_limits=((0.0, 0.0), (0.0, 0.0)), width=0.0, follow=None, least_noise=0.0,
-):  # fmt: skip
-    """Run the alternating directions; returns the map in rad and what was done.
+def _problem(
+    work, inside, terms, smooth, lambda_, splittings, width=0.0, drift=None,
+    drift_limits=(0.0, 0.0),
+) -> tuple[AlternatingDirections, np.ndarray]:  # fmt: skip
+    """What the alternating directions work on, and where (in the box) the field is known.
 
     Data lie in the box; the map and its gradient fill the grid.
     """
-    shell = terms.shell
-    original = (terms.weight * terms.weight.dtype.type(_typical_noise(terms.weight, shell))) ** 2
-    mu_gradient, mu_data = splittings(lambda_)
+    mu_gradient, mu_data = splittings(lambda_, len(terms.kernels))
+    shared = work.transform, work.voxel_size, smooth
+    rest = {"width": width, "drift_limits": drift_limits, "box": work.inner}
     problem: AlternatingDirections
     if terms.harmonic:
         problem = HarmonicFree(
-            work.transform, work.voxel_size, smooth, terms.kernels[0],
-            np.ascontiguousarray(inside[work.place]), terms.data, original, lambda_, mu_gradient,
-            mu_data[0], width=width, free_laplacian=bool(drift), drift_limits=drift_limits[0],
-            box=work.inner,
+            *shared, terms.kernels[0], np.ascontiguousarray(inside[work.place]), terms.data,
+            terms.weight2, lambda_, mu_gradient, mu_data[0], free_laplacian=bool(drift), **rest,
         )  # fmt: skip
     else:
         problem = TotalVariation(
-            work.transform, work.voxel_size, smooth, terms.kernels, shell, terms.data, original,
-            lambda_, mu_gradient, mu_data, width=width, drift=drift, drift_limits=drift_limits[0],
-            box=work.inner,
+            *shared, terms.kernels, terms.shell, terms.data, terms.weight2, lambda_, mu_gradient,
+            mu_data, drift=drift, **rest,
         )  # fmt: skip
-    pairs, counted = (int(np.count_nonzero(a)) for a in (interior_pairs(inside), smooth))
-    del smooth  # the problem keeps its bits
-    done = {"lambda_used": float(lambda_), "huber_width_used": float(width)}
+    return problem, terms.shell > 0
 
-    # Spheres leave their residuals to the standard deviation, see merit_weights.
-    least = least_noise if terms.harmonic else None
+
+def _solve(
+    problem, work, known, merit, iterations, drift_limits=(0.0, 0.0), rule=None, deep=None,
+    least_noise=None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run the alternating directions; the map (rad) is the problem's. Returns what was done."""
+    first = float(problem.twice) / 2
+    original = problem.weight2
+    done = {"lambda_used": first, "huber_width_used": float(problem.width)}
 
     def reweight(state: AlternatingDirections) -> bool:
         if state.iterations == _ADAPT_AT:
-            state.drift_limits = drift_limits[1]
-        if follow and state.iterations == _ADAPT_AT:
+            state.drift_limits = drift_limits
+        if rule is not None and rule.follows and state.iterations == _ADAPT_AT:
             near = state.smooth[work.place]
-            rough = _roughness(state.x[work.place], near, terms.deep, work.voxel_size)
-            new, wide = follow(rough)
-            mu_gradient, mu_data = splittings(new)
+            rough = _roughness(state.x[work.place], near, deep, work.voxel_size)
+            new, wide = rule.follow(rough)
+            mu_gradient, mu_data = rule.splittings(new, len(state.kernels))
             state.reweigh(new, mu_gradient, mu_data, wide)
             done.update(lambda_used=float(new), huber_width_used=float(wide), roughness=rough)
         # The jump of lambda would pass for a drift until the map has followed it.
-        jumped = done["lambda_used"] != lambda_
+        jumped = done["lambda_used"] != first
         state.fits_drift = not (jumped and state.iterations < _ADAPTED_AT)
         if merit and state.iterations in (20, 40):
-            state.weight2 = merit_weights(original, state.misfit(), shell > 0, noise=least)
+            state.weight2 = merit_weights(original, state.misfit(), known, noise=least_noise)
         return False
 
     problem.run(iterations, reweight)
-    return problem.x, {
+    return {
         "iterations": problem.iterations,
-        **({"laplacian": problem.drift_factor} if drift else {}),
         **done,
-        "edges": round(1 - counted / max(pairs, 1), 4),
         "residual": problem.residual(),
         "grid": list(work.grid),
         "fft_count": work.transform.count + work.inner.count,

@@ -1,0 +1,112 @@
+"""What the single-step inversion compares with the map: the total field, or filtered fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from .grid import Grid
+from .localsystem import inner
+from .spheres import (
+    fitting,
+    second_moment,
+    sphere_shape,
+    sphere_spectrum,
+    sphere_weights,
+    spherical_mean,
+    weights_spectrum,
+)
+
+#: Noise above this many times its median counts as that: all voxels of the mask hold the harmonic
+#: field, and near the rim steep fields would take nearly all weight from them.
+MOST_NOISE = 4.5
+
+#: Depth (mm) from which on the map is taken for the roughness: far from the rim noise is least.
+DEEP_MM = 12.0
+
+
+class DataTerms(NamedTuple):
+    """Data terms of an inversion."""
+
+    kernels: list[np.ndarray]
+    #: 1 + the index of the voxel's term, 0 where nothing is known.
+    shell: np.ndarray
+    #: rad.
+    data: np.ndarray
+    #: (typical noise / noise)^2, 0 where nothing is known.
+    weight2: np.ndarray
+    #: rad.
+    typical_noise: float
+    #: Voxels (of the grid, the others of the box) with data of their own, and far from the rim.
+    served: np.ndarray
+    deep: np.ndarray
+    #: mm; None where harmonic functions are free.
+    radii: list[float] | None = None
+    harmonic: bool = False
+
+
+def weighed(work: Grid, kernels, shell, data, weight, *rest, **options) -> DataTerms:
+    """Data terms of arrays of the grid; `weight` in 1 / rad."""
+    shell, data, weight2 = work.crop(shell, data, weight)
+    typical = float(1 / np.mean(weight2[shell > 0], dtype=float))
+    weight2 *= weight2.dtype.type(typical)
+    weight2 *= weight2
+    return DataTerms(kernels, shell, data, weight2, typical, *rest, **options)
+
+
+def harmonic_term(work: Grid, inside, total, spread, known, dipole) -> DataTerms:
+    """The total field itself, harmonic functions free in it."""
+    weight = np.zeros_like(total)
+    most = MOST_NOISE * np.median(spread[known])
+    weight[known] = 1 / np.minimum(spread[known], most)
+    depth = ndimage.distance_transform_edt(np.pad(inside[work.place], 1), sampling=work.voxel_size)
+    deep = depth[1:-1, 1:-1, 1:-1] > min(DEEP_MM, depth.max() / 2)
+    served = known & inner(inside)
+    shell = known.astype(np.uint8)
+    return weighed(work, [dipole], shell, total, weight, served, deep, harmonic=True)
+
+
+def drift(radii: Sequence[float] | None, voxel_size: Sequence[float]) -> list[float]:
+    """What a constant Laplacian of one makes in the data of each term.
+
+    The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
+    sphere's second moment.
+    """
+    return [1.0] if radii is None else [-second_moment(r, voxel_size) / 6 for r in radii]
+
+
+def sphere_terms(work: Grid, radii, inside, total, spread, known, dipole) -> DataTerms:
+    """The data terms: every voxel in the largest sphere that fits into the mask around it."""
+    shell = np.zeros(work.grid, np.uint8)
+    data, weight = np.zeros_like(total), np.zeros_like(total)
+    served, kernels = [], []
+    for radius in radii:
+        if np.any(np.array(sphere_shape(radius, work.voxel_size)) > work.shape):
+            break  # larger than the mask's box
+        sphere = sphere_spectrum(work.grid, work.voxel_size, radius, total.dtype)
+        fits = known & fitting(inside, sphere, work.transform)
+        if not fits.any():
+            break  # nor will a larger one
+        served.append(radius)
+        shell[fits] = len(served)  # radii ascend: the largest that fits stays
+        filtered = total - spherical_mean(total, sphere, work.transform)
+        squares = sphere_weights(radius, work.voxel_size) ** 2
+        squares = weights_spectrum(work.grid, squares, total.dtype)
+        variance = spread**2 + spherical_mean(spread**2, squares, work.transform)
+        data[fits] = filtered[fits]
+        weight[fits] = np.sqrt(1 / variance[fits])
+        kernels.append((1 - sphere) * dipole)
+    if not served:
+        raise ValueError(f"no sphere of {radii[0]} mm fits anywhere in the mask")
+    # A sphere whose every voxel fits a larger one serves none, and takes no term.
+    used = [n for n in range(len(served)) if np.any(shell == n + 1)]
+    numbers = np.zeros(len(served) + 1, np.uint8)
+    numbers[np.array(used) + 1] = np.arange(len(used)) + 1
+    shell = numbers[shell]
+    deep = (shell == len(used))[work.place]
+    kernels = [kernels[n] for n in used]
+    radii = [served[n] for n in used]
+    return weighed(work, kernels, shell, data, weight, shell > 0, deep, radii)
