@@ -110,3 +110,20 @@ def sphere_terms(work: Grid, radii, inside, total, spread, known, dipole) -> Dat
     kernels = [kernels[n] for n in used]
     radii = [served[n] for n in used]
     return weighed(work, kernels, shell, data, weight, shell > 0, deep, radii)
+
+
+def neighbour_difference(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Root of the summed squares, over axes, of the larger difference to a neighbour in the mask.
+
+    Gradients per voxel, not per mm: what counts is how far the field varies within a voxel.
+    """
+    squares = np.zeros_like(field)
+    for axis in range(3):
+        before = (slice(None),) * axis
+        ahead, behind = (*before, slice(1, None)), (*before, slice(None, -1))
+        step = np.abs(field[ahead] - field[behind]) * (inside[ahead] & inside[behind])
+        largest = np.zeros_like(field)
+        largest[behind] = step
+        largest[ahead] = np.maximum(largest[ahead], step)
+        squares += largest**2
+    return np.sqrt(squares)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from .jit import kernel, numba, parallel_kernel, zeros
+from .jit import kernel, numba, parallel_kernel, parallel_sum, zeros
 from .multigrid import MaskedPoisson
 
 #: kappa, 1 / mm: where the split passes from the field to its Laplacian. It sets the speed and not
@@ -308,7 +308,7 @@ def _to_field(p, s, w, softness, inside, cx, cy, cz, fx, fy, fz, bxy, bxz, byz, 
                     w[i, j, k] = softness[i, j, k] * _wide_stencil(p, i, j, k, *wide)
 
 
-@parallel_kernel
+@parallel_sum
 def _from_field(p, s, w, out, interior, cx, cy, cz, fx, fy, fz, bxy, bxz, byz, square):
     """On the inner voxels: K s + L w, and its product with p."""
     dtype = p.dtype.type
@@ -326,7 +326,7 @@ def _from_field(p, s, w, out, interior, cx, cy, cz, fx, fy, fz, bxy, bxz, byz, s
     return total
 
 
-@parallel_kernel
+@parallel_sum
 def _dot(a, b):
     total = 0.0
     for i in numba.prange(a.shape[0]):

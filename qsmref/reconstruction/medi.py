@@ -19,7 +19,7 @@ from .dipole import dipole_kernel
 from .fft import Transform
 from .gradient import edge_mask
 from .grid import Grid
-from .jit import numba, parallel_kernel
+from .jit import numba, parallel_kernel, parallel_sum
 from .krylov import conjugate_gradients
 from .spheres import sphere_spectrum, spherical_mean
 
@@ -203,8 +203,7 @@ class GaussNewton:
 
             def operator(d, diffusion=diffusion, weight=weight):
                 out = self._weigh(d, weight)
-                self._add_smooth(d, diffusion, out)
-                return out
+                return out, self._add_smooth(d, diffusion, out)
 
             step, cg = conjugate_gradients(
                 operator, -gradient, cg_tolerance, cg_max_iterations, precondition
@@ -238,12 +237,16 @@ class GaussNewton:
         _multiply(spectrum, self.kernel)
         return self.transform.inverse(spectrum)
 
-    def _add_smooth(self, x, diffusion, out) -> None:
-        _add_diffused(x, diffusion, self.spacing, out)
+    def _add_smooth(self, x, diffusion, out) -> float:
+        """Add what the penalties make of x; returns the product of x and the sum."""
+        product = _add_diffused(x, diffusion, out)
         if self.csf is not None:
             values = x[self.csf]
             centred = values - np.mean(values, dtype=float).astype(x.dtype)
-            out[self.csf] += self.dtype(self.lambda_csf) * (centred - centred.mean())
+            part = self.dtype(self.lambda_csf) * (centred - centred.mean())
+            out[self.csf] += part
+            product += float(np.sum(part * values, dtype=float))
+        return product
 
     def _reweight(self, field) -> None:
         """MERIT: noise grows with the square of a residual beyond six standard deviations."""
@@ -289,25 +292,28 @@ def _diffusivity(x, edges, spacing, smoothing, out):
                         out[d, i, j, k] = 0
 
 
-@parallel_kernel
-def _add_diffused(x, diffusion, spacing, out):
-    """Add the adjoint gradient of the weighted gradient of x, in one pass."""
+@parallel_sum
+def _add_diffused(x, diffusion, out):
+    """Add the adjoint gradient of the weighted gradient of x, in one pass; returns x times all."""
     nx, ny, nz = x.shape
+    product = 0.0
     for i in numba.prange(nx):
+        # At the faces a neighbour is the voxel itself, and makes no difference.
+        back_i, next_i = max(i - 1, 0), min(i + 1, nx - 1)
         for j in range(ny):
+            back_j, next_j = max(j - 1, 0), min(j + 1, ny - 1)
+            row, sums = x[i, j], out[i, j]
+            xb, xa, wb, wa = x[back_i, j], x[next_i, j], diffusion[0, back_i, j], diffusion[0, i, j]
+            yb, ya, vb, va = x[i, back_j], x[i, next_j], diffusion[1, i, back_j], diffusion[1, i, j]
             for k in range(nz):
-                here = x[i, j, k]
-                value = x.dtype.type(0)
-                if i > 0:
-                    value += diffusion[0, i - 1, j, k] * (here - x[i - 1, j, k])
-                if i + 1 < nx:
-                    value -= diffusion[0, i, j, k] * (x[i + 1, j, k] - here)
-                if j > 0:
-                    value += diffusion[1, i, j - 1, k] * (here - x[i, j - 1, k])
-                if j + 1 < ny:
-                    value -= diffusion[1, i, j, k] * (x[i, j + 1, k] - here)
-                if k > 0:
-                    value += diffusion[2, i, j, k - 1] * (here - x[i, j, k - 1])
-                if k + 1 < nz:
-                    value -= diffusion[2, i, j, k] * (x[i, j, k + 1] - here)
-                out[i, j, k] += value
+                here = row[k]
+                value = wb[k] * (here - xb[k]) - wa[k] * (xa[k] - here)
+                sums[k] += value + vb[k] * (here - yb[k]) - va[k] * (ya[k] - here)
+            above, sums_above, w = row[1:], sums[1:], diffusion[2, i, j]
+            for k in range(nz - 1):
+                sums[k] -= w[k] * (above[k] - row[k])
+            for k in range(nz - 1):
+                sums_above[k] += w[k] * (above[k] - row[k])
+            for k in range(nz):
+                product += np.float64(row[k]) * sums[k]
+    return product
