@@ -200,7 +200,7 @@ def run_convergence(options) -> str:
     chain = CHAINS["default"]
     rows = []
     notes = []
-    for name in options.heads_of(("head128", "analytic-1.5", "labels-1.5")):
+    for name in options.heads_of(("speed-256x256x74", "head128", "analytic-1.5", "labels-1.5")):
         try:
             case = heads.get(name, options.sources)
         except heads.Unavailable as reason:
