@@ -73,6 +73,13 @@ def test_conjugate_gradients_solve_a_matrix():
         lambda x: matrix @ x, matrix @ truth, 1e-8, 40, precondition=lambda r: exact @ r
     )
     assert done["iterations"] <= 2
+    # An operator may tell the product that it has made on the way: the same steps.
+    told = [
+        conjugate_gradients(operator, matrix @ truth, 0.0, 5)[0]
+        for operator in (lambda x: matrix @ x, lambda x: (matrix @ x, float(x @ matrix @ x)))
+    ]
+    assert np.allclose(*told, rtol=1e-10)
+    assert np.abs(told[0] - truth).max() > 1e-7
     zero, done = conjugate_gradients(lambda x: matrix @ x, np.zeros(12), 1e-8, 40)
     assert not zero.any()
     assert done == {"iterations": 0, "residual": 0.0, "converged": True}

@@ -55,6 +55,32 @@ class Objective:
         )
 
 
+def test_penalties_are_a_symmetric_operator_and_tell_its_product():
+    objective = Objective()
+    problem, rng = objective.problem, np.random.default_rng(3)
+    x, y, start = rng.standard_normal((3, *objective.grid))
+    diffusion = rng.uniform(0.1, 2.0, (3, *objective.grid))
+    images = []
+    for v in (x, y):
+        out = np.zeros_like(v)
+        assert problem._add_smooth(v, diffusion, out) == pytest.approx(np.vdot(v, out))
+        images.append(out)
+    assert np.vdot(x, images[1]) == pytest.approx(np.vdot(y, images[0]))
+    # The adjoint gradient of the weighted gradient, by differences of whole arrays.
+    expected = 0
+    for axis in range(3):
+        flow = np.diff(x, axis=axis) * diffusion[axis].take(range(x.shape[axis] - 1), axis)
+        none = np.zeros_like(x.take([0], axis))
+        expected = expected - np.diff(flow, axis=axis, prepend=none, append=none)
+    centred = x[objective.csf] - x[objective.csf].mean()
+    expected[objective.csf] += 7.0 * centred
+    assert np.allclose(images[0], expected)
+    # What is there already stays, and counts in the product.
+    out = start.copy()
+    assert problem._add_smooth(x, diffusion, out) == pytest.approx(np.vdot(x, out))
+    assert np.allclose(out, start + expected)
+
+
 def test_steps_lower_the_objective():
     objective = Objective()
     values = [objective.value(np.zeros(objective.grid))]
