@@ -8,7 +8,7 @@ in the field. The slope at echo time zero is free of it, but costs noise. Here t
 .. math:: \phi(t) = p_0 + p_1 t + c\, t^2
 
 with a prior c ~ N(0, v) whose variance v is what the neighbourhood shows (empirical Bayes): where
-the phase is straight v is zero and the fit is the usual one.
+it shows no bend beyond doubt v is zero and the fit is the usual one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from scipy import ndimage
 from .jit import kernel, numba, parallel_kernel
 
 #: Width (voxels, SD of a Gaussian) of the neighbourhood that tells how much the phase bends.
-_NEIGHBOURHOOD = 1.0
+_NEIGHBOURHOOD = 1.5
+
+#: Standard errors above which the neighbourhood's mean square shows a bend: 2 to 3 % of the voxels.
+#: Whatever is above zero lets 43 % bend, nearly all of them for noise.
+_DOUBT = 3.0
+
+#: v over the neighbourhood's mean square. Tissues meet in thin layers, and the voxels that bend do
+#: it far more than their neighbourhood on average.
+_CONCENTRATION = 10.0
 
 
 def bend(
@@ -55,9 +63,9 @@ def bend(
 
     Notes
     -----
-    v is the mean over the neighbourhood of (c squared - its variance), c from a fit without prior,
-    and zero where that is negative. Phases are taken relative to the straight line, so that wraps
-    do not matter.
+    v is in proportion to the mean over the neighbourhood of (c squared - its variance), c from a
+    fit without prior, and zero where that is within its standard errors. Phases are taken relative
+    to the straight line, so that wraps do not matter.
 
     References
     ----------
@@ -73,10 +81,16 @@ def bend(
     flat = out.reshape(3, -1)
     prior = np.zeros(mask.size, np.float32)
     _fit(*arrays, *options, prior, False, flat[0], flat[1], flat[2])
-    # out[2] now holds c^2 - var(c): its expected value is the variance of the true c.
-    weight = ndimage.gaussian_filter(mask.astype(np.float32), _NEIGHBOURHOOD)
-    smooth = ndimage.gaussian_filter(out[2], _NEIGHBOURHOOD)
-    prior = np.where(mask, np.maximum(smooth / np.maximum(weight, 1e-3), 0), 0).ravel()
+    # out[2] now holds c^2 - var(c), whose expected value is the variance of the true c, and out[1]
+    # var(c): without a bend the former has the variance 2 var(c)^2.
+    weight = np.maximum(ndimage.gaussian_filter(mask.astype(np.float32), _NEIGHBOURHOOD), 1e-3)
+    shown = ndimage.gaussian_filter(out[2], _NEIGHBOURHOOD) / weight
+    # float64: without signal var(c) is huge.
+    square = np.square(out[1], dtype=np.float64)
+    error = 2 * ndimage.gaussian_filter(square, _NEIGHBOURHOOD) / weight
+    error /= 8 * np.pi**1.5 * _NEIGHBOURHOOD**3  # as many voxels count in full
+    seen = mask & (shown > _DOUBT * np.sqrt(np.maximum(error, 0)))
+    prior = np.where(seen, _CONCENTRATION * shown, 0).ravel()
     _fit(*arrays, *options, prior.astype(np.float32), True, flat[0], flat[1], flat[2])
     return out[0], out[1]
 
@@ -133,7 +147,7 @@ def _fit(
             b2 += w * t * t * angles[j]
         # Elimination of the offset, then of the slope: three by three, symmetric.
         if a00 <= 0:
-            slope_out[i], noise_out[i], excess_out[i] = field[i], limit, 0
+            slope_out[i], noise_out[i], excess_out[i] = field[i], limit * use_prior, 0
             continue
         s11 = a02 - a01 * a01 / a00
         s12 = a12 - a01 * a02 / a00
@@ -141,7 +155,7 @@ def _fit(
         r1 = b1 - a01 * b0 / a00
         r2 = b2 - a02 * b0 / a00
         if s11 <= 1e-9 * a02:
-            slope_out[i], noise_out[i], excess_out[i] = field[i], limit, 0
+            slope_out[i], noise_out[i], excess_out[i] = field[i], limit * use_prior, 0
             continue
         left = s22 - s12 * s12 / s11
         known = left > 1e-9 * s22
@@ -149,6 +163,7 @@ def _fit(
             # Two echoes of signal cannot show a curvature; they say nothing about v either.
             c = (r2 - s12 * r1 / s11) / left if known else 0.0
             excess_out[i] = c * c - 1 / left if known else 0.0
+            noise_out[i] = 1 / left if known else 0.0
             continue
         v = prior[i]
         c = 0.0
