@@ -48,16 +48,33 @@ class DataTerms(NamedTuple):
     harmonic: bool = False
 
 
-def weighed(work: Grid, kernels, shell, data, weight, *rest, **options) -> DataTerms:
+def weighed(
+    work: Grid,
+    kernels: list[np.ndarray],
+    shell: np.ndarray,
+    data: np.ndarray,
+    weight: np.ndarray,
+    served: np.ndarray,
+    deep: np.ndarray,
+    radii: list[float] | None = None,
+    harmonic: bool = False,
+) -> DataTerms:
     """Data terms of arrays of the grid; `weight` in 1 / rad."""
     shell, data, weight2 = work.crop(shell, data, weight)
     typical = float(1 / np.mean(weight2[shell > 0], dtype=float))
     weight2 *= weight2.dtype.type(typical)
     weight2 *= weight2
-    return DataTerms(kernels, shell, data, weight2, typical, *rest, **options)
+    return DataTerms(kernels, shell, data, weight2, typical, served, deep, radii, harmonic)
 
 
-def harmonic_term(work: Grid, inside, total, spread, known, dipole) -> DataTerms:
+def harmonic_term(
+    work: Grid,
+    inside: np.ndarray,
+    total: np.ndarray,
+    spread: np.ndarray,
+    known: np.ndarray,
+    dipole: np.ndarray,
+) -> DataTerms:
     """The total field itself, harmonic functions free in it."""
     weight = np.zeros_like(total)
     most = MOST_NOISE * np.median(spread[known])
@@ -78,7 +95,15 @@ def drift(radii: Sequence[float] | None, voxel_size: Sequence[float]) -> list[fl
     return [1.0] if radii is None else [-second_moment(r, voxel_size) / 6 for r in radii]
 
 
-def sphere_terms(work: Grid, radii, inside, total, spread, known, dipole) -> DataTerms:
+def sphere_terms(
+    work: Grid,
+    radii: Sequence[float],
+    inside: np.ndarray,
+    total: np.ndarray,
+    spread: np.ndarray,
+    known: np.ndarray,
+    dipole: np.ndarray,
+) -> DataTerms:
     """The data terms: every voxel in the largest sphere that fits into the mask around it."""
     shell = np.zeros(work.grid, np.uint8)
     data, weight = np.zeros_like(total), np.zeros_like(total)

@@ -125,7 +125,7 @@ class LocalSystem:
             self.a, self.p, predicted, self.inside, *self.coefficients, self.square, 1 / self.mu
         )
 
-    def relax(self, predicted: np.ndarray, relaxation) -> None:
+    def relax(self, predicted: np.ndarray, relaxation: float) -> None:
         """a <- relaxed z of the map + multiplier."""
         _relax(
             predicted, self.a, self.p, self.inside, relaxation, *self.coefficients, self.square,
