@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qsmref.reconstruction import inversion
 from qsmref.reconstruction.fft import threads
 from qsmref.reconstruction.grid import Grid
 
@@ -20,7 +21,7 @@ from .report import ROOT, table
 TITLE = "Memory"
 
 #: Room around the mask that PDF, MEDI and total variation take.
-ROOM_MM = 20.0
+ROOM_MM = inversion.method_parameters("medi")["padding_mm"]
 
 
 def run(options) -> str:

@@ -213,3 +213,13 @@ def test_the_drift_shrinks_firmly():
 
     values = [0.5, -1.0, 1.5, -1.5, 2.0, -3.0]
     assert np.allclose([fitted(v) for v in values], [0, 0, 1, -1, 2, -3])
+
+
+def test_given_lambda_and_width_are_told_as_given():
+    # Not rounded to the precision of the map: the rounding would pass for a jump of lambda, after
+    # which the constant Laplacian is not fitted for a while.
+    case = make_case(*ANISOTROPIC)
+    given = {**options(case), "lambda_": 0.1, "huber_width": 0.003, "iterations": 1}
+    info = invert(case.total, case.mask, case.size, **given)[2]
+    assert info["lambda_used"] == 0.1
+    assert info["huber_width_used"] == pytest.approx(0.003, rel=1e-14)

@@ -119,7 +119,10 @@ def _fit(
     magnitude, phase, field, index, times, inverse_sigma, aliases, prior, use_prior,
     slope_out, noise_out, excess_out,
 ):  # fmt: skip
+    """Slope and its noise; without the prior, var(c) and c^2 - var(c) in the place of the noise."""
     limit = np.pi / np.sqrt(3.0)
+    # Of a voxel without signal: noise without bounds, but no word about its neighbours' bend.
+    nothing = limit if use_prior else 0.0
     for n in numba.prange(index.size):
         i = index[n]
         angles = np.empty(times.size)
@@ -147,7 +150,7 @@ def _fit(
             b2 += w * t * t * angles[j]
         # Elimination of the offset, then of the slope: three by three, symmetric.
         if a00 <= 0:
-            slope_out[i], noise_out[i], excess_out[i] = field[i], limit * use_prior, 0
+            slope_out[i], noise_out[i], excess_out[i] = field[i], nothing, 0
             continue
         s11 = a02 - a01 * a01 / a00
         s12 = a12 - a01 * a02 / a00
@@ -155,7 +158,7 @@ def _fit(
         r1 = b1 - a01 * b0 / a00
         r2 = b2 - a02 * b0 / a00
         if s11 <= 1e-9 * a02:
-            slope_out[i], noise_out[i], excess_out[i] = field[i], limit * use_prior, 0
+            slope_out[i], noise_out[i], excess_out[i] = field[i], nothing, 0
             continue
         left = s22 - s12 * s12 / s11
         known = left > 1e-9 * s22

@@ -29,7 +29,7 @@ DEEP_MM = 12.0
 
 
 class DataTerms(NamedTuple):
-    """Data terms of an inversion."""
+    """Data terms of an inversion; kernels are half spectra, the other arrays (x, y, z)."""
 
     kernels: list[np.ndarray]
     #: 1 + the index of the voxel's term, 0 where nothing is known.
@@ -42,7 +42,7 @@ class DataTerms(NamedTuple):
     typical_noise: float
     #: Voxels (of the grid, the others of the box) with data of their own, and far from the rim.
     served: np.ndarray
-    deep: np.ndarray
+    deep: np.ndarray | None = None
     #: mm; None where harmonic functions are free.
     radii: list[float] | None = None
     harmonic: bool = False
@@ -55,7 +55,7 @@ def weighed(
     data: np.ndarray,
     weight: np.ndarray,
     served: np.ndarray,
-    deep: np.ndarray,
+    deep: np.ndarray | None = None,
     radii: list[float] | None = None,
     harmonic: bool = False,
 ) -> DataTerms:
@@ -75,7 +75,7 @@ def harmonic_term(
     known: np.ndarray,
     dipole: np.ndarray,
 ) -> DataTerms:
-    """The total field itself, harmonic functions free in it."""
+    """The total field itself (rad, with its noise `spread`), harmonic functions free in it."""
     weight = np.zeros_like(total)
     most = MOST_NOISE * np.median(spread[known])
     weight[known] = 1 / np.minimum(spread[known], most)
@@ -87,7 +87,7 @@ def harmonic_term(
 
 
 def drift(radii: Sequence[float] | None, voxel_size: Sequence[float]) -> list[float]:
-    """What a constant Laplacian of one makes in the data of each term.
+    """What a constant Laplacian of one rad per mm squared makes in the data of each term (rad).
 
     The sphere's mean of a field of Laplacian L exceeds its value at the centre by L / 6 times the
     sphere's second moment.
@@ -104,7 +104,10 @@ def sphere_terms(
     known: np.ndarray,
     dipole: np.ndarray,
 ) -> DataTerms:
-    """The data terms: every voxel in the largest sphere that fits into the mask around it."""
+    """Filtered fields (rad): every voxel in the largest sphere that fits into the mask around it.
+
+    Of the total field and its noise `spread` (rad); radii in mm.
+    """
     shell = np.zeros(work.grid, np.uint8)
     data, weight = np.zeros_like(total), np.zeros_like(total)
     served, kernels = [], []
@@ -140,7 +143,8 @@ def sphere_terms(
 def neighbour_difference(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Root of the summed squares, over axes, of the larger difference to a neighbour in the mask.
 
-    Gradients per voxel, not per mm: what counts is how far the field varies within a voxel.
+    In the unit of the field, and per voxel, not per mm: what counts is how far the field varies
+    within a voxel.
     """
     squares = np.zeros_like(field)
     for axis in range(3):

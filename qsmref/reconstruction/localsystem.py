@@ -104,8 +104,7 @@ class LocalSystem:
             self.dtype, copy=False
         )
         self._apply(self.p)
-        self.image_of_p[...] = self._image
-        self.image_of_p *= self.interior
+        self.image_of_p[...] = self._image  # asked for on the inner voxels alone
 
     def accept(self) -> None:
         """Take z and e = 0 for the split: the multiplier becomes none."""

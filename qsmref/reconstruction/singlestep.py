@@ -205,7 +205,7 @@ def single_step(
     )  # fmt: skip
     del inside, dipole, terms, smooth  # the problem keeps what it needs
     done |= _solve(
-        problem, work, known, merit, iterations, rule.laplacian_limits[1], rule, deep,
+        problem, work, known, rule.first, merit, iterations, rule.laplacian_limits[1], rule, deep,
         # Spheres leave their residuals to the standard deviation, see merit_weights.
         max(rule.noise or 0.0, LEAST_NOISE * radians_per_ppm) if radii is None else None,
     )  # fmt: skip
@@ -295,14 +295,14 @@ def total_variation(
     weight = np.zeros_like(local)
     weight[known] = 1 / spread[known]
     kernel = dipole_kernel(work.grid, voxel_size, b0_dir, local.dtype)
-    terms = weighed(work, [kernel], known.astype(np.uint8), local, weight, known, known)
+    terms = weighed(work, [kernel], known.astype(np.uint8), local, weight, known)
     smooth = _smooth(work, inside, magnitude, None, edge_fraction)
     problem, known = _problem(
         work, inside, terms, smooth, lambda_, lambda v, _: (20 * np.sqrt(v / 1000), [0.06 * v])
     )
     done = {"edges_from_magnitude": magnitude is not None, "edges": _edge_share(inside, smooth)}
     del inside, local, spread, weight, kernel, terms, smooth  # the problem keeps what it needs
-    done |= _solve(problem, work, known, merit, iterations)
+    done |= _solve(problem, work, known, lambda_, merit, iterations)
     return work.back(problem.x, mask, radians_per_ppm), mask, done
 
 
@@ -373,13 +373,14 @@ def _problem(
 
 
 def _solve(
-    problem, work, known, merit, iterations, drift_limits=(0.0, 0.0), rule=None, deep=None,
-    least_noise=None,
+    problem, work, known, lambda_, merit, iterations, drift_limits=(0.0, 0.0), rule=None,
+    deep=None, least_noise=None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run the alternating directions; the map (rad) is the problem's. Returns what was done."""
-    first = float(problem.twice) / 2
     original = problem.weight2
-    done = {"lambda_used": first, "huber_width_used": float(problem.width)}
+    # As they were given: those of the problem are rounded to its precision.
+    width = rule.width if rule is not None else None
+    done = {"lambda_used": float(lambda_), "huber_width_used": float(width or 0.0)}
 
     def reweight(state: AlternatingDirections) -> bool:
         if state.iterations == _ADAPT_AT:
@@ -392,7 +393,7 @@ def _solve(
             state.reweigh(new, mu_gradient, mu_data, wide)
             done.update(lambda_used=float(new), huber_width_used=float(wide), roughness=rough)
         # The jump of lambda would pass for a drift until the map has followed it.
-        jumped = done["lambda_used"] != first
+        jumped = done["lambda_used"] != lambda_
         state.fits_drift = not (jumped and state.iterations < _ADAPTED_AT)
         if merit and state.iterations in (20, 40):
             state.weight2 = merit_weights(original, state.misfit(), known, noise=least_noise)
