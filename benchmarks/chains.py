@@ -42,7 +42,7 @@ CHAINS = {
     "pdf, medi merit smv 5": Chain(
         background="pdf", inversion="medi", inversion_params={"merit": True, "smv_radius": 5.0}
     ),
-    "single-step, spheres": Chain(echo_fit="curved", inversion_params={"radii": [1.5, 4.0, 12.0]}),
+    "single-step, spheres": Chain(echo_fit="anchored", inversion_params={"radii": [1.5, 4.0, 12.0]}),
     "single-step, radius 5": Chain(inversion_params={"radii": [5.0]}),
     "pdf, tv": Chain(background="pdf", inversion="tv"),
     "resharp, tv": Chain(background="resharp", inversion="tv"),
@@ -53,10 +53,10 @@ CHAINS = {
 
 #: With the true local field: what is left is the error of the inversion itself.
 ORACLES = {
-    "true local field, single-step": Chain(echo_fit="curved"),
-    "true local field, tv": Chain(echo_fit="curved", inversion="tv"),
-    "measured minus true background, single-step": Chain(echo_fit="curved"),
-    "measured minus true background, tv": Chain(echo_fit="curved", inversion="tv"),
+    "true local field, single-step": Chain(echo_fit="anchored"),
+    "true local field, tv": Chain(echo_fit="anchored", inversion="tv"),
+    "measured minus true background, single-step": Chain(echo_fit="anchored"),
+    "measured minus true background, tv": Chain(echo_fit="anchored", inversion="tv"),
 }
 
 
@@ -108,7 +108,12 @@ def measure(chain: Chain, case: Case, clock: Clock) -> Measured:
         magnitude = np.sqrt(np.einsum("xyze,xyze->xyz", case.magnitude, case.magnitude))
     with clock.part("fit"):
         fit = fit_echoes(
-            case.magnitude, case.phase, case.echo_times, case.mask, method=chain.echo_fit
+            case.magnitude,
+            case.phase,
+            case.echo_times,
+            case.mask,
+            method=chain.echo_fit,
+            voxel_size=case.voxel_size,
         )
     with clock.part("unwrap"):
         phase = unwrap(

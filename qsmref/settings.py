@@ -150,7 +150,7 @@ class Settings(RegionSettings, RegistrationSettings):
         "switch",
     )
     echo_fit: str = _option(
-        "curved", "reconstruction", "fit of the field over the echoes", choices=methods.ECHO_FIT
+        "anchored", "reconstruction", "fit of the field over the echoes", choices=methods.ECHO_FIT
     )
     unwrap: str = _option(
         "romeo", "reconstruction", "unwrapping of the field", choices=methods.UNWRAP

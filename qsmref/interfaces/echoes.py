@@ -216,7 +216,8 @@ class EchoFit(Interface):
         mask = self._optional("mask")
         mask = None if mask is None else voxels.read_mask(mask)
         times = list(self.inputs.echo_times)
-        fit = fit_echoes(magnitude, phase, times, mask, method=self.inputs.method)
+        size = images.voxel_size(like.affine)
+        fit = fit_echoes(magnitude, phase, times, mask, method=self.inputs.method, voxel_size=size)
         for name in ("field", "noise", "residual"):
             self._save(name, getattr(fit, name), folder, like)
         info = {

@@ -162,7 +162,7 @@ class Study:
     snr: float = float("inf")
     #: ``truth``, or ``magnitude`` for the mask that is found in the first condition's echoes.
     mask: str = "truth"
-    echo_fit: str = "curved"
+    echo_fit: str = "anchored"
     unwrap: str = "romeo"
     echo_times: tuple[float, ...] = ECHO_TIMES
     field_strength: float = 3.0

@@ -251,7 +251,9 @@ def _fitted(study: Study, magnitude, phase, combined, mask, size):
     from ..reconstruction.echoes import fit_echoes
     from ..reconstruction.unwrapping import unwrap
 
-    fit = fit_echoes(magnitude, phase, study.echo_times, mask, method=study.echo_fit)
+    fit = fit_echoes(
+        magnitude, phase, study.echo_times, mask, method=study.echo_fit, voxel_size=size
+    )
     field = unwrap(fit.field, size, method=study.unwrap, magnitude=combined, mask=mask)
     frequency = study.protocol.imaging_frequency * 1e6
     scale = np.float32(1 / radians_per_ppm(echo_spacing(study.echo_times), frequency))

@@ -16,7 +16,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from .crop import bounding_box
 from .jit import kernel, numba, parallel_kernel
+from .offset import Anchor
 
 #: Width (voxels, SD of a Gaussian) of the neighbourhood that tells how much the phase bends.
 _NEIGHBOURHOOD = 1.5
@@ -38,6 +40,7 @@ def bend(
     times: np.ndarray,
     sigma: float,
     aliases: int,
+    anchor: Anchor | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Field at echo time zero and its noise, from the field of a straight line.
 
@@ -55,6 +58,9 @@ def bend(
     aliases : int
         Multiples of 2 pi to try on either side of `field`: 0 for evenly spaced echoes, which
         cannot tell them apart.
+    anchor : Anchor, optional
+        What the neighbours say of the phase at TE = 0; without it the phase offset of each voxel
+        is free. With it two echoes will do, whose phase does not bend.
 
     Returns
     -------
@@ -71,33 +77,45 @@ def bend(
     ----------
     Robbins 1956 and Morris 1983, doi:10.1080/01621459.1983.10477920 (empirical Bayes).
     """
-    shape, count = mask.shape, times.size
-    if count < 3:
+    count = times.size
+    if count < 3 and anchor is None:
         raise ValueError("the curvature of the phase needs three echoes")
     index = np.flatnonzero(mask)
-    arrays = magnitude.reshape(-1, count), phase.reshape(-1, count), field.reshape(-1), index
+    if anchor is None:
+        slope = field.reshape(-1)[index].astype(np.float32)
+        anchor = Anchor(slope, np.zeros_like(slope), np.zeros_like(slope))
+    arrays = magnitude.reshape(-1, count), phase.reshape(-1, count), index, *anchor
     options = times.astype(float), 1.0 / sigma, aliases
-    out = np.zeros((3, *shape), np.float32)
-    flat = out.reshape(3, -1)
-    prior = np.zeros(mask.size, np.float32)
-    _fit(*arrays, *options, prior, False, flat[0], flat[1], flat[2])
-    # out[2] now holds c^2 - var(c), whose expected value is the variance of the true c, and out[1]
-    # var(c): without a bend the former has the variance 2 var(c)^2.
-    weight = np.maximum(ndimage.gaussian_filter(mask.astype(np.float32), _NEIGHBOURHOOD), 1e-3)
-    shown = ndimage.gaussian_filter(out[2], _NEIGHBOURHOOD) / weight
-    # float64: without signal var(c) is huge.
-    square = np.square(out[1], dtype=np.float64)
-    error = 2 * ndimage.gaussian_filter(square, _NEIGHBOURHOOD) / weight
+    found, second = np.empty((2, index.size), np.float32)
+    prior = np.zeros(index.size, np.float32)
+    if count >= 3:
+        _fit(*arrays, *options, prior, False, found, second)
+        prior = _variance_around(found, second, mask[bounding_box(mask)])
+    _fit(*arrays, *options, prior, True, found, second)
+    result = np.zeros((2, *mask.shape), np.float32)
+    result.reshape(2, -1)[:, index] = found, second
+    return result[0], result[1]
+
+
+def _variance_around(excess: np.ndarray, variance: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """v of each voxel of the mask, from c^2 - var(c), whose expected value it is, and var(c)."""
+    image = np.zeros(mask.shape, np.float32)
+
+    def mean(values):
+        image[mask] = values
+        return ndimage.gaussian_filter(image, _NEIGHBOURHOOD, truncate=3.0)[mask]
+
+    weight = np.maximum(mean(1), 1e-3)
+    shown = mean(excess) / weight
+    # Without a bend c^2 - var(c) has the variance 2 var(c)^2. Without signal that is huge.
+    error = 2 * mean(np.square(np.minimum(variance, 1e15))) / weight
     error /= 8 * np.pi**1.5 * _NEIGHBOURHOOD**3  # as many voxels count in full
-    seen = mask & (shown > _DOUBT * np.sqrt(np.maximum(error, 0)))
-    prior = np.where(seen, _CONCENTRATION * shown, 0).ravel()
-    _fit(*arrays, *options, prior.astype(np.float32), True, flat[0], flat[1], flat[2])
-    return out[0], out[1]
+    return np.where(shown > _DOUBT * np.sqrt(error), _CONCENTRATION * shown, np.float32(0))
 
 
 @kernel
 def _relative_phases(magnitude, phase, slope, times, out):
-    """Phases relative to a line of that slope through their weighted mean; their misfit."""
+    """Phases relative to a line of that slope through their mean; its phase at TE = 0, misfit."""
     real = 0.0
     imaginary = 0.0
     for j in range(times.size):
@@ -111,32 +129,34 @@ def _relative_phases(magnitude, phase, slope, times, out):
         angle = phase[j] - offset - slope * times[j]
         out[j] = angle - 2 * np.pi * np.round(angle / (2 * np.pi))
         misfit += (magnitude[j] * out[j]) ** 2
-    return misfit
+    return offset, misfit
 
 
 @parallel_kernel
 def _fit(
-    magnitude, phase, field, index, times, inverse_sigma, aliases, prior, use_prior,
-    slope_out, noise_out, excess_out,
+    magnitude, phase, index, slope, offset, certainty, times, inverse_sigma, aliases, prior,
+    use_prior, first_out, second_out,
 ):  # fmt: skip
-    """Slope and its noise; without the prior, var(c) and c^2 - var(c) in the place of the noise."""
+    """Slope and its noise; without the prior of the bend, c^2 - var(c) and var(c) instead."""
     limit = np.pi / np.sqrt(3.0)
-    # Of a voxel without signal: noise without bounds, but no word about its neighbours' bend.
-    nothing = limit if use_prior else 0.0
     for n in numba.prange(index.size):
         i = index[n]
         angles = np.empty(times.size)
-        best = np.float64(field[i])
+        best = np.float64(slope[n])
         least = np.inf
         for k in range(-aliases, aliases + 1):
-            slope = field[i] + 2 * np.pi * k
-            misfit = _relative_phases(magnitude[i], phase[i], slope, times, angles)
+            other = slope[n] + 2 * np.pi * k
+            start, misfit = _relative_phases(magnitude[i], phase[i], other, times, angles)
             if misfit < least:
                 least = misfit
-                best = slope
-        _relative_phases(magnitude[i], phase[i], best, times, angles)
-        a00 = a01 = a02 = a12 = a22 = 0.0
-        b0 = b1 = b2 = 0.0
+                best = other
+        start, misfit = _relative_phases(magnitude[i], phase[i], best, times, angles)
+        # An echo at TE = 0, as it were, with the phase that the neighbours expect.
+        expected = offset[n] - start
+        expected -= 2 * np.pi * np.round(expected / (2 * np.pi))
+        a00 = np.float64(certainty[n])
+        b0 = a00 * expected
+        a01 = a02 = a12 = a22 = b1 = b2 = 0.0
         for j in range(times.size):
             w = (magnitude[i, j] * inverse_sigma) ** 2
             t = times[j]
@@ -149,31 +169,30 @@ def _fit(
             b1 += w * t * angles[j]
             b2 += w * t * t * angles[j]
         # Elimination of the offset, then of the slope: three by three, symmetric.
-        if a00 <= 0:
-            slope_out[i], noise_out[i], excess_out[i] = field[i], nothing, 0
+        s11 = a02 - a01 * a01 / a00 if a02 > 0 else 0.0
+        if s11 <= 1e-9 * a02:
+            # Of a voxel without signal: noise without bounds, no word about its neighbours' bend.
+            first_out[n] = slope[n] - 2 * np.pi * np.round(slope[n] / (2 * np.pi)) if use_prior else 0
+            second_out[n] = limit if use_prior else 0
             continue
-        s11 = a02 - a01 * a01 / a00
         s12 = a12 - a01 * a02 / a00
         s22 = a22 - a02 * a02 / a00
         r1 = b1 - a01 * b0 / a00
         r2 = b2 - a02 * b0 / a00
-        if s11 <= 1e-9 * a02:
-            slope_out[i], noise_out[i], excess_out[i] = field[i], nothing, 0
-            continue
         left = s22 - s12 * s12 / s11
-        known = left > 1e-9 * s22
         if not use_prior:
             # Two echoes of signal cannot show a curvature; they say nothing about v either.
+            known = left > 1e-9 * s22
             c = (r2 - s12 * r1 / s11) / left if known else 0.0
-            excess_out[i] = c * c - 1 / left if known else 0.0
-            noise_out[i] = 1 / left if known else 0.0
+            first_out[n] = c * c - 1 / left if known else 0.0
+            second_out[n] = 1 / left if known else 0.0
             continue
-        v = prior[i]
+        v = prior[n]
         c = 0.0
         variance = 1 / s11
         if v > 0:
             c = (r2 - s12 * r1 / s11) / (left + 1 / v)
             variance += (s12 / s11) ** 2 / (left + 1 / v)
         total = best + (r1 - s12 * c) / s11
-        slope_out[i] = total - 2 * np.pi * np.round(total / (2 * np.pi))
-        noise_out[i] = min(np.sqrt(variance), limit)
+        first_out[n] = total - 2 * np.pi * np.round(total / (2 * np.pi))
+        second_out[n] = min(np.sqrt(variance), limit)

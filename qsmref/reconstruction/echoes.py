@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import Numbers, check_echoes, check_mask, design, echo_spacing, evenly_spaced
+from .checks import Numbers, check_echoes, check_mask, check_size, design, echo_spacing, evenly_spaced
 from .curvature import bend
 from .linefit import fit_voxels
 from .methods import ECHO_FIT
 from .noise import noise_level
+from .offset import anchor
 
 __all__ = ["EchoFit", "echo_spacing", "evenly_spaced", "fit_echoes", "fit_unwrapped", "noise_level"]
 
@@ -44,6 +45,7 @@ def fit_echoes(
     *,
     method: str = "nonlinear",
     sigma: float | None = None,
+    voxel_size: Numbers | None = None,
 ) -> EchoFit:
     """Field map, its noise and the misfit from multi-echo magnitude and wrapped phase.
 
@@ -123,10 +125,15 @@ def fit_echoes(
     noise = np.minimum(maps.noise * np.float32(sigma), np.float32(RANDOM_PHASE))
     maps = maps._replace(noise=noise)
     fit = EchoFit(*(np.reshape(m, shape) for m in maps))
-    if method == "curved" and times.size >= 3:
-        aliases = design(times)[1]
+    if times.size >= {"anchored": 2, "curved": 3}.get(method, math.inf):
         mask, scaled = check_mask(mask, shape), times / echo_spacing(times)
-        field, noise = bend(magnitude, phase, fit.field, mask, scaled, sigma, aliases)
+        known = None
+        if method == "anchored":
+            known = anchor(
+                magnitude, phase, fit.field, fit.noise, mask, scaled, sigma, check_size(voxel_size)
+            )
+        aliases = design(times)[1]
+        field, noise = bend(magnitude, phase, fit.field, mask, scaled, sigma, aliases, known)
         fit = fit._replace(field=field, noise=noise)
     return fit
 

@@ -35,7 +35,7 @@ INVERSION: dict[str, tuple[str, str]] = {
 TOTAL_FIELD = ("single-step", "total-field")
 
 #: :func:`qsmref.reconstruction.fit_echoes`
-ECHO_FIT = ("curved", "nonlinear", "linear")
+ECHO_FIT = ("anchored", "curved", "nonlinear", "linear")
 
 #: :func:`qsmref.reconstruction.brain_mask`, or the program of FSL with that name
 MASK = ("surface", "bet")

@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 from scipy import ndimage
 
-from .checks import Numbers, check_echoes, check_mask, echo_spacing, evenly_spaced
+from .checks import Numbers, check_echoes, check_mask, check_size, echo_spacing, evenly_spaced
 from .echoes import fit_echoes
 from .fft import Transform, good_size
 from .jit import parallel_kernel
@@ -69,9 +69,7 @@ def unwrap(
     phase = np.asarray(phase, dtype=np.float32)
     if phase.ndim != 3:
         raise ValueError(f"phase must have the axes (x, y, z), got shape {phase.shape}")
-    h = np.asarray(voxel_size, dtype=float)
-    if h.shape != (3,) or not (h > 0).all():
-        raise ValueError(f"voxel_size must be three positive lengths (mm), got {voxel_size!r}")
+    h = check_size(voxel_size)
     if magnitude is not None and np.shape(magnitude) != phase.shape:
         raise ValueError(
             f"magnitude {np.shape(magnitude)} and phase {phase.shape} must have the same shape"

@@ -41,7 +41,7 @@ def init_reconstruction_wf(
     phase_sign: int = 1,
     phase_offset: str = "none",
     bipolar: bool = False,
-    echo_fit: str = "curved",
+    echo_fit: str = "anchored",
     unwrap: str = "romeo",
     mask_given: bool = False,
     mask_method: str = "surface",
