@@ -126,14 +126,12 @@ def fit_echoes(
     maps = maps._replace(noise=noise)
     fit = EchoFit(*(np.reshape(m, shape) for m in maps))
     if times.size >= {"anchored": 2, "curved": 3}.get(method, math.inf):
-        mask, scaled = check_mask(mask, shape), times / echo_spacing(times)
-        known = None
+        mask, scaled, known = check_mask(mask, shape), times / echo_spacing(times), None
+        aliases, straight = design(times)[1], (fit.field, mask, scaled, sigma)
         if method == "anchored":
-            known = anchor(
-                magnitude, phase, fit.field, fit.noise, mask, scaled, sigma, check_size(voxel_size)
-            )
-        aliases = design(times)[1]
-        field, noise = bend(magnitude, phase, fit.field, mask, scaled, sigma, aliases, known)
+            known = anchor(magnitude, phase, fit.noise, *straight, check_size(voxel_size), aliases)
+            aliases = 0
+        field, noise = bend(magnitude, phase, *straight, aliases, known)
         fit = fit._replace(field=field, noise=noise)
     return fit
 

@@ -36,8 +36,8 @@ _NEIGHBOURHOOD_MM = 4.0
 #: Mean square of (offset - prior) over its noise, less one, at which the prior is given up.
 _BROKEN = 4.0
 
-#: No voxel counts more than this many times the median one: bright voxels are often vessels.
-_CAP = 4.0
+#: No voxel counts more than this many times a typical one: bright voxels are often vessels.
+_CAP = 2.0
 
 _ROUNDS = 3
 
@@ -59,12 +59,13 @@ class Anchor(NamedTuple):
 def anchor(
     magnitude: np.ndarray,
     phase: np.ndarray,
-    field: np.ndarray,
     noise: np.ndarray,
+    field: np.ndarray,
     mask: np.ndarray,
     times: np.ndarray,
     sigma: float,
     voxel_size: Numbers,
+    aliases: int = 0,
 ) -> Anchor:
     """Prior for the phase offset of each voxel, from the offsets around it.
 
@@ -72,8 +73,9 @@ def anchor(
     ----------
     magnitude, phase : (x, y, z, echo) float32 arrays
         Any unit; rad.
-    field, noise : (x, y, z) arrays
-        Slope of a straight line with free offset, rad per dTE, wrapped; its standard deviation.
+    noise, field : (x, y, z) arrays
+        Of a straight line with free offset: its slope, rad per dTE, wrapped, and the standard
+        deviation of that.
     mask : (x, y, z) bool array
     times : (echo,) array
         Echo times in units of dTE, from the excitation; two or more.
@@ -81,6 +83,9 @@ def anchor(
         Standard deviation of the real part of the noise, in the unit of `magnitude`.
     voxel_size : (3,) float
         mm.
+    aliases : int
+        Multiples of 2 pi per dTE to try on either side, the same everywhere; for evenly spaced
+        echoes they are all the same.
 
     Notes
     -----
@@ -100,11 +105,25 @@ def anchor(
     slope = field[box] + np.float32(TWO_PI) * unwrap_path(field[box], inside, weight)
     slope = slope[inside].astype(np.float32)
     count = times.size
-    found, precision = np.empty((2, index.size), np.float32)
     arrays = magnitude.reshape(-1, count), phase.reshape(-1, count), index
-    _offsets(*arrays, slope, times.astype(float), 1 / sigma, found, precision)
+    options = times.astype(float), 1 / sigma
+    slope += np.float32(TWO_PI * _common_turns(*arrays, slope, *options, aliases))
+    found, precision = np.empty((2, index.size), np.float32)
+    _offsets(*arrays, slope, *options, found, precision)
     offset, certainty = smooth_offset(found, precision, inside, voxel_size)
     return Anchor(slope, offset, certainty)
+
+
+def _common_turns(magnitude, phase, index, slope, times, inverse_sigma, aliases: int) -> int:
+    """Turns per dTE by which all slopes are off; uneven spacing can tell."""
+    some = slice(None, None, max(1, index.size // 20_000))
+    found = {}
+    for turns in sorted(range(-aliases, aliases + 1), key=abs):
+        other = slope[some] + np.float32(TWO_PI * turns)
+        angle = phase[index[some]] - other[:, None] * times.astype(np.float32)
+        weight = np.square(magnitude[index[some]] * np.float32(inverse_sigma))
+        found[turns] = float(np.abs(np.sum(weight * np.exp(1j * angle), axis=1)).sum())
+    return max(found, key=lambda turns: found[turns] * (1 - 1e-4 * abs(turns)))
 
 
 def smooth_offset(
@@ -139,17 +158,20 @@ def smooth_offset(
     image.ravel()[inside] = offset
     image += np.float32(TWO_PI) * unwrap_path(image, mask, weights)
     unwrapped = image.ravel()[inside]
-    typical = float(np.median(precision))
-    base = np.minimum(precision, np.float32(_CAP * typical)) if typical > 0 else precision
+    # The mean of what counts: without a mask the median voxel would be one of air.
+    total = float(np.sum(precision, dtype=float))
+    typical = float(np.sum(np.square(precision), dtype=float)) / total if total > 0 else 1.0
+    base = np.minimum(precision, np.float32(_CAP * typical))
     axes = [_Axis(n, float(h), width) for n, h in zip(mask.shape, voxel_size, strict=True)]
     places = np.stack(np.unravel_index(inside, mask.shape), 1)
-    places = ((places - [a.first for a in axes]) / [a.step for a in axes]).astype(np.float32)
+    places = (places / [a.step for a in axes]).astype(np.float32)
+    lengths = np.array([a.length for a in axes])
     expected, uncertain = np.zeros((2, inside.size), np.float32)
     weight = base
     for _ in range(_ROUNDS):
         weights.ravel()[inside] = weight
         image.ravel()[inside] = weight * (unwrapped - expected)
-        _blend(places, *_local_quadratics(weights, image, axes), expected, uncertain)
+        _blend(places, lengths, *_local_quadratics(weights, image, axes), expected, uncertain)
         # Cauchy's weights: what is far off (flow, a bent phase) does not count.
         weight = base / (1 + np.square((unwrapped - expected) / 3) * precision)
     rest = unwrapped - expected
@@ -168,15 +190,18 @@ def smooth_offset(
 
 
 class _Axis:
-    """Nodes along an axis, half a width apart and centred."""
+    """Nodes along an axis, from the first voxel to the last, half a width apart at most.
+
+    None lies beyond: there the constant of a quadratic could not be told from its other terms.
+    """
 
     def __init__(self, size: int, voxel: float, width: float):
-        self.step = 0.5 * width / voxel
-        count = max(int(np.ceil((size - 1) / self.step)), 1) + 1
-        self.first = 0.5 * (size - 1) - 0.5 * (count - 1) * self.step
-        place = self.first + self.step * np.arange(count)
+        count = max(int(np.ceil((size - 1) * voxel / (0.5 * width))), 1) + 1
+        self.step = (size - 1) / (count - 1) if size > 1 else 1.0
+        #: The same in widths.
+        self.length = self.step * voxel / width
         #: Way from each node to each voxel, in widths.
-        self.ways = (np.arange(size) - place[:, None]) * (voxel / width)
+        self.ways = (np.arange(size) - self.step * np.arange(count)[:, None]) * (voxel / width)
 
 
 def _moments(image: np.ndarray, axes, orders: int) -> dict[tuple[int, ...], np.ndarray]:
@@ -216,9 +241,9 @@ def _local_quadratics(
             matrix[..., i, j] = left[tuple(np.add(p, q))]
     # Where voxels lie to one side, or in one plane, some terms cannot be known and stay small.
     total = matrix[..., 0, 0]
-    ridge = 1e-3 * total + 1e-6 * max(float(total.max()), 1e-30)
+    ridge = 1e-4 * total + 1e-6 * max(float(total.max()), 1e-30)
     for i in range(len(_TERMS)):
-        matrix[..., i, i] += ridge * (1e-3 if i == 0 else 1)
+        matrix[..., i, i] += ridge * (1e-2 if i == 0 else 1)
     inverse = np.linalg.inv(matrix)
     terms = np.einsum("...ij,...j->...i", inverse, values)
     return terms.astype(np.float32), inverse[..., 0, 0].astype(np.float32)
@@ -243,10 +268,10 @@ def _offsets(magnitude, phase, index, slope, times, inverse_sigma, offset, preci
 
 
 @parallel_kernel
-def _blend(places, terms, variance, expected, uncertain):
+def _blend(places, lengths, terms, variance, expected, uncertain):
     """Add the quadratics of the eight nodes around each voxel, weighted by how near they are.
 
-    `places` are in steps from the first node. The weights sum to one, so quadratics are exact.
+    `places` are in steps from the first node, steps have `lengths` in widths. The weights sum to one, so quadratics are exact.
     """
     for n in numba.prange(places.shape[0]):
         low = np.empty(3, np.int64)
@@ -256,7 +281,7 @@ def _blend(places, terms, variance, expected, uncertain):
             low[d] = min(max(int(np.floor(places[n, d])), 0), variance.shape[d] - 2)
             part = places[n, d] - low[d]
             share[d, 0], share[d, 1] = 1 - part, part
-            way[d, 0], way[d, 1] = 0.5 * part, 0.5 * (part - 1)
+            way[d, 0], way[d, 1] = lengths[d] * part, lengths[d] * (part - 1)
         value = doubt = 0.0
         for a in range(2):
             for b in range(2):
