@@ -42,7 +42,9 @@ CHAINS = {
     "pdf, medi merit smv 5": Chain(
         background="pdf", inversion="medi", inversion_params={"merit": True, "smv_radius": 5.0}
     ),
-    "single-step, spheres": Chain(echo_fit="anchored", inversion_params={"radii": [1.5, 4.0, 12.0]}),
+    "single-step, spheres": Chain(
+        echo_fit="anchored", inversion_params={"radii": [1.5, 4.0, 12.0]}
+    ),
     "single-step, radius 5": Chain(inversion_params={"radii": [5.0]}),
     "pdf, tv": Chain(background="pdf", inversion="tv"),
     "resharp, tv": Chain(background="resharp", inversion="tv"),

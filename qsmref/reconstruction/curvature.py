@@ -101,15 +101,16 @@ def _variance_around(excess: np.ndarray, variance: np.ndarray, mask: np.ndarray)
     """v of each voxel of the mask, from c^2 - var(c), whose expected value it is, and var(c)."""
     image = np.zeros(mask.shape, np.float32)
 
-    def mean(values):
+    def sums(values, width):
         image[mask] = values
-        return ndimage.gaussian_filter(image, _NEIGHBOURHOOD, truncate=3.0)[mask]
+        return ndimage.gaussian_filter(image, width, truncate=3.0)[mask]
 
-    weight = np.maximum(mean(1), 1e-3)
-    shown = mean(excess) / weight
-    # Without a bend c^2 - var(c) has the variance 2 var(c)^2. Without signal that is huge.
-    error = 2 * mean(np.square(np.minimum(variance, 1e15))) / weight
-    error /= 8 * np.pi**1.5 * _NEIGHBOURHOOD**3  # as many voxels count in full
+    weight = np.maximum(sums(1, _NEIGHBOURHOOD), 1e-3)
+    shown = sums(excess, _NEIGHBOURHOOD) / weight
+    # Without a bend c^2 - var(c) has the variance 2 var(c)^2, and of their mean the squares of the
+    # weights count, a Gaussian too. Without signal var(c) is huge.
+    error = 2 * sums(np.square(np.minimum(variance, 1e15)), _NEIGHBOURHOOD / np.sqrt(2))
+    error /= 8 * np.pi**1.5 * _NEIGHBOURHOOD**3 * np.square(weight)
     return np.where(shown > _DOUBT * np.sqrt(error), _CONCENTRATION * shown, np.float32(0))
 
 
@@ -172,8 +173,9 @@ def _fit(
         s11 = a02 - a01 * a01 / a00 if a02 > 0 else 0.0
         if s11 <= 1e-9 * a02:
             # Of a voxel without signal: noise without bounds, no word about its neighbours' bend.
-            first_out[n] = slope[n] - 2 * np.pi * np.round(slope[n] / (2 * np.pi)) if use_prior else 0
-            second_out[n] = limit if use_prior else 0
+            turns = np.round(slope[n] / (2 * np.pi))
+            first_out[n] = slope[n] - 2 * np.pi * turns if use_prior else 0.0
+            second_out[n] = limit if use_prior else 0.0
             continue
         s12 = a12 - a01 * a02 / a00
         s22 = a22 - a02 * a02 / a00

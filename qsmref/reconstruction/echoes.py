@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import Numbers, check_echoes, check_mask, check_size, design, echo_spacing, evenly_spaced
+from .checks import (
+    Numbers,
+    check_echoes,
+    check_mask,
+    check_size,
+    design,
+    echo_spacing,
+    evenly_spaced,
+)
 from .curvature import bend
 from .linefit import fit_voxels
 from .methods import ECHO_FIT
@@ -59,15 +67,19 @@ def fit_echoes(
         s, increasing. Spacing may be uneven.
     mask : (x, y, z) bool array, optional
         Voxels to fit; every voxel by default.
-    method : {"nonlinear", "linear", "curved"}
+    method : {"nonlinear", "linear", "curved", "anchored"}
         ``nonlinear`` fits the complex signal by Gauss-Newton steps, which stays right where an
         echo is mostly noise; ``linear`` unwraps along the echoes and fits a weighted line.
         ``curved`` goes on from the nonlinear fit and lets the phase bend where the neighbourhood
         does, see :mod:`qsmref.reconstruction.curvature`; it is the nonlinear fit when there are
-        less than three echoes, with which no bend can be seen.
+        less than three echoes, with which no bend can be seen. ``anchored`` does so too, and takes
+        the phase at TE = 0 from the neighbours where that is smooth in space, see
+        :mod:`qsmref.reconstruction.offset`: about half the noise, from two echoes on.
     sigma : float, optional
         Standard deviation of the real part of the complex noise, in the unit of `magnitude`; by
         default what :func:`noise_level` finds.
+    voxel_size : (3,) float, optional
+        mm; ``anchored`` needs it.
 
     Returns
     -------
@@ -79,7 +91,7 @@ def fit_echoes(
     ------
     ValueError
         Shapes that differ, echo times that do not increase, NaN or infinite voxels, negative
-        magnitudes, an empty mask, an unknown method.
+        magnitudes, an empty mask, an unknown method, ``anchored`` without a voxel size.
 
     Notes
     -----

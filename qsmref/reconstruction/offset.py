@@ -204,7 +204,9 @@ class _Axis:
         self.ways = (np.arange(size) - self.step * np.arange(count)[:, None]) * (voxel / width)
 
 
-def _moments(image: np.ndarray, axes, orders: int) -> dict[tuple[int, ...], np.ndarray]:
+def _moments(
+    image: np.ndarray, axes: list[_Axis], orders: int
+) -> dict[tuple[int, ...], np.ndarray]:
     """Moments of an image around every node, up to an order, weighted by the Gaussian.
 
     An axis is a product with a small dense matrix, nodes by voxels, for each exponent.
@@ -213,7 +215,7 @@ def _moments(image: np.ndarray, axes, orders: int) -> dict[tuple[int, ...], np.n
         [(np.exp(-0.5 * a.ways**2) * a.ways**k).astype(np.float32) for k in range(orders + 1)]
         for a in axes
     )
-    moments = {}
+    moments: dict[tuple[int, ...], np.ndarray] = {}
     for i in range(orders + 1):
         first = np.tensordot(x[i], image, (1, 0))
         for j in range(orders + 1 - i):
@@ -271,7 +273,8 @@ def _offsets(magnitude, phase, index, slope, times, inverse_sigma, offset, preci
 def _blend(places, lengths, terms, variance, expected, uncertain):
     """Add the quadratics of the eight nodes around each voxel, weighted by how near they are.
 
-    `places` are in steps from the first node, steps have `lengths` in widths. The weights sum to one, so quadratics are exact.
+    `places` are in steps from the first node, steps have `lengths` in widths. The weights sum to
+    one, so quadratics are exact.
     """
     for n in numba.prange(places.shape[0]):
         low = np.empty(3, np.int64)
