@@ -174,19 +174,30 @@ def smooth_offset(
         _blend(places, lengths, *_local_quadratics(weights, image, axes), expected, uncertain)
         # Cauchy's weights: what is far off (flow, a bent phase) does not count.
         weight = base / (1 + np.square((unwrapped - expected) / 3) * precision)
-    rest = unwrapped - expected
-    rest -= np.float32(TWO_PI) * np.rint(rest / np.float32(TWO_PI))
-    score = np.minimum(np.square(rest) * precision, 9)
+    return expected, _trust(unwrapped - expected, precision, uncertain, mask, voxel_size)
+
+
+def _trust(
+    rest: np.ndarray,
+    precision: np.ndarray,
+    uncertain: np.ndarray,
+    mask: np.ndarray,
+    voxel_size: Numbers,
+) -> np.ndarray:
+    """Inverse variance of the prior, from how far the offsets around each voxel are from it."""
+    rest = rest - np.float32(TWO_PI) * np.rint(rest / np.float32(TWO_PI))
     sigma = [_NEIGHBOURHOOD_MM / float(h) for h in voxel_size]
-    image[...], weights[...] = 0, 0
-    image.ravel()[inside], weights.ravel()[inside] = score, 1
-    near = ndimage.gaussian_filter(weights, sigma, truncate=3).ravel()[inside]
-    excess = ndimage.gaussian_filter(image, sigma, truncate=3).ravel()[inside] / near - 1
-    excess = np.maximum(excess, 0.01)
+    image = np.zeros(mask.shape, np.float32)
+
+    def around(values):
+        image[mask] = values
+        return ndimage.gaussian_filter(image, sigma, truncate=3)[mask]
+
+    # At most 3 standard errors of each voxel: one that is far off must not speak for all.
+    excess = around(np.minimum(np.square(rest) * precision, 9)) / around(1) - 1
     with np.errstate(divide="ignore"):
-        trust = precision * np.maximum(1 / excess - 1 / _BROKEN, 0)
-        trust = np.where(trust > 0, 1 / (1 / trust + uncertain), 0)
-    return expected, trust.astype(np.float32)
+        trust = precision * np.maximum(1 / np.maximum(excess, 0.01) - 1 / _BROKEN, 0)
+        return np.where(trust > 0, 1 / (1 / trust + uncertain), 0).astype(np.float32)
 
 
 class _Axis:
