@@ -65,7 +65,7 @@ def check_size(voxel_size: Numbers | None) -> np.ndarray:
     """Three positive lengths of a voxel (mm) as float64, or a ValueError."""
     size = np.asarray(np.nan if voxel_size is None else voxel_size, dtype=float)
     if size.shape != (3,) or not (np.isfinite(size) & (size > 0)).all():
-        raise ValueError(f"voxel_size must be three positive lengths (mm), got {voxel_size!r}")
+        raise ValueError(f"voxel_size must be three positive numbers (mm), got {voxel_size!r}")
     return size
 
 

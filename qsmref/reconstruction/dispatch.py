@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .checks import check_size
+
 
 class Methods:
     """The methods of one step, each a function in a module that is imported when it is used.
@@ -80,10 +82,7 @@ def checked_field(
     bad = np.count_nonzero(~np.isfinite(field[mask]))
     if bad:
         raise ValueError(f"the field is NaN or infinite in {bad} voxels inside the mask")
-    spacing = np.asarray(voxel_size, dtype=float)
-    if spacing.shape != (3,) or not np.all(np.isfinite(spacing)) or np.any(spacing <= 0):
-        raise ValueError(f"voxel_size must be three positive numbers (mm), got {voxel_size!r}")
-    return field, mask, tuple(float(h) for h in spacing)
+    return field, mask, tuple(float(h) for h in check_size(voxel_size))
 
 
 def checked_noise(

@@ -116,6 +116,8 @@ def anchor(
 
 def _common_turns(magnitude, phase, index, slope, times, inverse_sigma, aliases: int) -> int:
     """Turns per dTE by which all slopes are off; uneven spacing can tell."""
+    if aliases == 0:
+        return 0
     some = slice(None, None, max(1, index.size // 20_000))
     found = {}
     for turns in sorted(range(-aliases, aliases + 1), key=abs):
