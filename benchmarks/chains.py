@@ -134,16 +134,19 @@ def reconstruct(
     **parameters: Any,
 ) -> Map:
     """From the total field to the map; `parameters` go to the inversion."""
+    local, kept = measured.total, case.mask if mask is None else mask
+    removal: dict[str, Any] = {}
     with clock.part("background"):
-        local, kept, removal = remove_background(
-            measured.total,
-            case.mask if mask is None else mask,
-            case.voxel_size,
-            method=chain.background,
-            b0_dir=case.b0_dir,
-            noise=measured.noise,
-            **chain.background_params,
-        )
+        if chain.background != "none":
+            local, kept, removal = remove_background(
+                local,
+                kept,
+                case.voxel_size,
+                method=chain.background,
+                b0_dir=case.b0_dir,
+                noise=measured.noise,
+                **chain.background_params,
+            )
     with clock.part("inversion"):
         chi, kept, info = invert(
             local,

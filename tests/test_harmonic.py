@@ -124,7 +124,8 @@ def test_the_local_system_finds_split_and_residual(setting):
     a = np.where(inside, rng.standard_normal(GRID), 0)
     local = LocalSystem(inside, field, SIZE)
     local.a[1:-1, 1:-1, 1:-1] = a
-    local.weigh(np.where(inside, 2 * lambda_ * weight2, 1), mu)
+    local.vary(weight2)
+    local.weigh(2 * lambda_, mu)
     local.solve(0.0, 60)
     # The same by the equations of the constrained minimum, dense.
     matrix = laplacian_matrix(inside, interior)

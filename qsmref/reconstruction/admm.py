@@ -42,7 +42,8 @@ class AlternatingDirections:
     voxel_size : (3,) float
         mm.
     smooth : (3, x, y, z) bool array
-        Where the forward difference counts (w_d = 1); the map may jump freely elsewhere.
+        Where the forward difference counts (w_d = 1), in the box; the map may jump freely
+        elsewhere.
     kernels : sequence of half spectra (real)
         K_c.
     dtype : float32 or float64
@@ -79,8 +80,11 @@ class AlternatingDirections:
         self.relaxation = self.dtype(relaxation)
         self.width = self.dtype(width)
         # One byte a voxel instead of three: bit d says that difference d counts.
-        self.smooth = (smooth[0] | smooth[1] << 1 | smooth[2] << 2).astype(np.uint8)
         grid, half = transform.grid, transform.spectrum
+        self.smooth = np.zeros(grid, np.uint8)
+        place = self.smooth[tuple(slice(0, n) for n in self.box.shape)]
+        for d in range(3):
+            place |= smooth[d].view(np.uint8) << d
         self.laplacian = [
             ((2 - 2 * np.cos(2 * np.pi * np.arange(n) / size)) / h**2).astype(dtype)
             for n, size, h in zip(half, grid, voxel_size, strict=True)
@@ -129,6 +133,7 @@ class AlternatingDirections:
             self.jump, self.smooth, 1 / self.mu_gradient, self._share(), self.spacing, self.x
         )
         right = self.transform.forward(self.x)
+        del self.x  # Makes room for the spectra of the data terms.
         relative = [mu / self.mu_gradient for mu in self.mu_data]
         for part, kernel, mu in zip(self._data_sides(), self.kernels, relative, strict=True):
             _accumulate(right, self.box.forward(part), kernel, mu)
@@ -291,9 +296,7 @@ class TotalVariation(AlternatingDirections):
 
     def residual(self) -> float:
         """Weighted norm of K x - g over that of g."""
-        top, bottom = _weighted_norms(
-            self.predicted, self._shifted_data(), self.weight2, self.shell
-        )
+        top, bottom = weighted_norms(self.predicted, self._shifted_data(), self.weight2, self.shell)
         return float(np.sqrt(top / bottom)) if bottom > 0 else 0.0
 
 
@@ -419,7 +422,8 @@ def _drift_sums(predicted, data, weight2, shell, drift):
 
 
 @parallel_kernel
-def _weighted_norms(predicted, data, weight2, shell):
+def weighted_norms(predicted, data, weight2, shell):
+    """Sums of the weighted squares of (predicted - data), and of the data, on all shells."""
     top = 0.0
     bottom = 0.0
     for i in numba.prange(data.shape[0]):

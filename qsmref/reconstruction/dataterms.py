@@ -29,7 +29,7 @@ DEEP_MM = 12.0
 
 
 class DataTerms(NamedTuple):
-    """Data terms of an inversion; kernels are half spectra, the other arrays (x, y, z)."""
+    """Data terms of an inversion; kernels are half spectra, the other arrays those of the box."""
 
     kernels: list[np.ndarray]
     #: 1 + the index of the voxel's term, 0 where nothing is known.
@@ -40,7 +40,7 @@ class DataTerms(NamedTuple):
     weight2: np.ndarray
     #: rad.
     typical_noise: float
-    #: Voxels (of the grid, the others of the box) with data of their own, and far from the rim.
+    #: Voxels with data of their own, and far from the rim.
     served: np.ndarray
     deep: np.ndarray | None = None
     #: mm; None where harmonic functions are free.
@@ -49,7 +49,6 @@ class DataTerms(NamedTuple):
 
 
 def weighed(
-    work: Grid,
     kernels: list[np.ndarray],
     shell: np.ndarray,
     data: np.ndarray,
@@ -59,10 +58,9 @@ def weighed(
     radii: list[float] | None = None,
     harmonic: bool = False,
 ) -> DataTerms:
-    """Data terms of arrays of the grid; `weight` in 1 / rad."""
-    shell, data, weight2 = work.crop(shell, data, weight)
-    typical = float(1 / np.mean(weight2[shell > 0], dtype=float))
-    weight2 *= weight2.dtype.type(typical)
+    """Data terms of arrays of the box; `weight` in 1 / rad."""
+    typical = float(1 / np.mean(weight[shell > 0], dtype=float))
+    weight2 = weight * weight.dtype.type(typical)
     weight2 *= weight2
     return DataTerms(kernels, shell, data, weight2, typical, served, deep, radii, harmonic)
 
@@ -75,15 +73,18 @@ def harmonic_term(
     known: np.ndarray,
     dipole: np.ndarray,
 ) -> DataTerms:
-    """The total field itself (rad, with its noise `spread`), harmonic functions free in it."""
+    """The total field itself (rad, with its noise `spread`), harmonic functions free in it.
+
+    Arrays of the box.
+    """
     weight = np.zeros_like(total)
     most = MOST_NOISE * np.median(spread[known])
     weight[known] = 1 / np.minimum(spread[known], most)
-    depth = ndimage.distance_transform_edt(np.pad(inside[work.place], 1), sampling=work.voxel_size)
+    depth = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=work.voxel_size)
     deep = depth[1:-1, 1:-1, 1:-1] > min(DEEP_MM, depth.max() / 2)
     served = known & inner(inside)
     shell = known.astype(np.uint8)
-    return weighed(work, [dipole], shell, total, weight, served, deep, harmonic=True)
+    return weighed([dipole], shell, total, weight, served, deep, harmonic=True)
 
 
 def drift(radii: Sequence[float] | None, voxel_size: Sequence[float]) -> list[float]:
@@ -106,8 +107,9 @@ def sphere_terms(
 ) -> DataTerms:
     """Filtered fields (rad): every voxel in the largest sphere that fits into the mask around it.
 
-    Of the total field and its noise `spread` (rad); radii in mm.
+    Of the total field and its noise `spread` (rad) in the box; radii in mm.
     """
+    inside, total, spread, known = (work.widen(a) for a in (inside, total, spread, known))
     shell = np.zeros(work.grid, np.uint8)
     data, weight = np.zeros_like(total), np.zeros_like(total)
     served, kernels = [], []
@@ -134,10 +136,10 @@ def sphere_terms(
     numbers = np.zeros(len(served) + 1, np.uint8)
     numbers[np.array(used) + 1] = np.arange(len(used)) + 1
     shell = numbers[shell]
-    deep = (shell == len(used))[work.place]
+    shell, data, weight = work.crop(shell, data, weight)
     kernels = [kernels[n] for n in used]
     radii = [served[n] for n in used]
-    return weighed(work, kernels, shell, data, weight, shell > 0, deep, radii)
+    return weighed(kernels, shell, data, weight, shell > 0, shell == len(used), radii)
 
 
 def neighbour_difference(field: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ def checked_field(
     mask = np.asarray(mask)
     if mask.shape != field.shape:
         raise ValueError(f"the mask has shape {mask.shape}, the field {field.shape}")
-    mask = np.ascontiguousarray(mask != 0)
+    mask = np.ascontiguousarray(mask if mask.dtype == bool else mask != 0)
     if not mask.any():
         raise ValueError("the mask is empty: not a single voxel is set")
     bad = np.count_nonzero(~np.isfinite(field[mask]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Grid:
         self.box = bounding_box(mask)
         self.shape = mask[self.box].shape
         self.place = tuple(slice(0, n) for n in self.shape)
+        self.within: tuple[Any, ...] = (..., *self.place)  # with other axes before these three
         self.grid = tuple(
             good_size(n + 2 * np.ceil(padding_mm / h))
             for n, h in zip(self.shape, voxel_size, strict=True)
@@ -28,8 +30,13 @@ class Grid:
         self.inner = Transform(self.shape, self.grid)
 
     def put(self, array: np.ndarray) -> np.ndarray:
-        whole = np.zeros(self.grid, array.dtype)
-        whole[self.place] = array[self.box]
+        """An array of the image on the grid, zero outside the box."""
+        return self.widen(array[self.box])
+
+    def widen(self, part: np.ndarray) -> np.ndarray:
+        """An array of the box (its last three axes) on the grid, zero outside."""
+        whole = np.zeros((*part.shape[:-3], *self.grid), part.dtype)
+        whole[self.within] = part
         return whole
 
     def crop(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -49,15 +56,16 @@ def phase_units(
     noise: np.ndarray | None,
     radians_per_ppm: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mask, field and noise (rad) on the grid, zero outside the mask, and where noise is known."""
+    """Mask, field and noise (rad) in the box, zero outside the mask, and where noise is known."""
     scale = field.dtype.type(radians_per_ppm)
-    inside = work.put(mask)
-    total = work.put(np.where(mask, field, field.dtype.type(0))) * scale
+    inside = mask[work.box].copy()
+    total = np.where(inside, field[work.box], field.dtype.type(0)) * scale
     if noise is None:
         return inside, total, inside.astype(total.dtype), inside
-    known = mask & (noise > 0) & np.isfinite(noise)
+    noise = noise[work.box]
+    known = inside & (noise > 0) & np.isfinite(noise)
     # A voxel of noise zero or infinity does not count; the spheres around it see a noise as large
     # as the worst known one.
     worst = noise[known].max()
-    spread = np.where(known, noise, np.where(mask, worst, 0)).astype(field.dtype)
-    return inside, total, work.put(spread) * scale, work.put(known)
+    spread = np.where(known, noise, np.where(inside, worst, field.dtype.type(0)))
+    return inside, total, spread * scale, known

@@ -37,7 +37,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .admm import AlternatingDirections, shrink_firmly
+from .admm import AlternatingDirections, shrink_firmly, weighted_norms
 from .fft import Transform
 from .localsystem import KAPPA, PLANES, LocalSystem
 
@@ -107,13 +107,12 @@ class HarmonicFree(AlternatingDirections):
             transform, voxel_size, smooth, [dipole], field.dtype, lambda_, mu_gradient, [mu_data],
             width=width, box=box,
         )  # fmt: skip
-        self.filter = split_filter(self.laplacian, voxel_size)
+        self.voxel_size = voxel_size
         self.kernels = [dipole * self.filter]
         self.inside = inside
         self.free_laplacian, self.drift_limits = free_laplacian, drift_limits
         self.local = LocalSystem(inside, field, voxel_size)
-        self._weight2 = self._bounded(weight2)
-        self._changed = True
+        self.weight2 = weight2
         self._yield, self._yield_of = 1.0, (0.0, 0.0)
         self.predicted = np.zeros_like(field)  # z of the map
         # Started as if z were that of the data already (e = 0): saves the first iterations.
@@ -121,19 +120,22 @@ class HarmonicFree(AlternatingDirections):
         self.local.accept()
 
     @property
+    def filter(self) -> np.ndarray:
+        """Half spectrum of F, made anew: it is asked for at the start and at the end."""
+        return split_filter(self.laplacian, self.voxel_size)
+
+    @property
     def weight2(self) -> np.ndarray:
-        """W^2; within the mask no less than :data:`LEAST_WEIGHT` of its median."""
-        return self._weight2
+        """W^2; within the mask no less than :data:`LEAST_WEIGHT` of its median, zero outside."""
+        variance = self.local.variance[1:-1, 1:-1, 1:-1]
+        return np.divide(1, variance, out=np.zeros_like(variance), where=variance > 0)
 
     @weight2.setter
     def weight2(self, value: np.ndarray) -> None:
-        self._weight2 = self._bounded(value)
-        self._changed = True
-
-    def _bounded(self, weight2: np.ndarray) -> np.ndarray:
-        known = weight2[self.inside & (weight2 > 0)]
+        known = value[self.inside & (value > 0)]
         least = LEAST_WEIGHT * float(np.median(known)) if known.size else 1.0
-        return np.where(self.inside, np.maximum(weight2, self.dtype(least)), 1)
+        self.local.vary(np.maximum(value, self.dtype(least)))
+        self._changed = True
 
     def _data_sides(self) -> Iterator[np.ndarray]:
         # K x of the former map is asked for no more, and lends its memory.
@@ -156,7 +158,7 @@ class HarmonicFree(AlternatingDirections):
         """e and the multiplier that belong to the present split plus multiplier."""
         steps = _STEPS
         if self._changed:
-            self.local.weigh(self.twice * self._weight2, float(self.mu_data[0]))
+            self.local.weigh(float(self.twice), float(self.mu_data[0]))
             self._changed, steps = False, _STEPS_ANEW
             splitting = float(self.twice), float(self.mu_data[0])
             if self.free_laplacian and splitting != self._yield_of:
@@ -178,9 +180,14 @@ class HarmonicFree(AlternatingDirections):
 
     def residual(self) -> float:
         """Weighted norm of the misfit over that of the field without the background."""
-        error = self.misfit()
-        back = np.divide(1, self.filter, out=np.zeros_like(self.filter), where=self.filter > 0)
-        tissue = self.box.inverse(self.spectrum * (self.kernels[0] * back)) - error
-        top = np.sum(self._weight2 * error**2, where=self.inside, dtype=float)
-        bottom = np.sum(self._weight2 * tissue**2, where=self.inside, dtype=float)
+        product = self.spectrum * self.kernels[0]
+        first, *others = self.laplacian
+        for n, plane in enumerate(product):  # The filter, a plane at a time: no more memory.
+            passed = split_filter((first[n : n + 1], *others), self.voxel_size)[0]
+            np.divide(plane, passed, out=plane, where=passed > 0)
+        predicted = self.box.inverse(product)
+        del product
+        tissue = self.misfit()
+        np.subtract(predicted, tissue, out=tissue)
+        top, bottom = weighted_norms(predicted, tissue, self.weight2, self.inside)
         return float(np.sqrt(top / bottom)) if bottom > 0 else 0.0

@@ -87,22 +87,23 @@ class LocalSystem:
         dtype = field.dtype
         self.dtype: Any = dtype.type
         self.square = self.dtype(KAPPA**2)
-        empty = [zeros(self.inside.shape, dtype) for _ in range(8)]
-        self.a, self.p, self.image_of_p, self.field_side = empty[:4]
-        self._direction, self._image, self._s, self._w = empty[4:]
-        self.mu = self.dtype(1)
-        padded = np.where(self.inside, np.pad(field, 1), self.dtype(0))
-        _laplacian(padded, self.field_side, self.interior, *self.wide)
+        empty = [zeros(self.inside.shape, dtype) for _ in range(6)]
+        self.a, self.p, self.image_of_p, self.field_side, self._direction, self._image = empty
+        self.variance, self.softness, self.mu = empty[0], self.dtype(1), self.dtype(1)
+        np.copyto(self.a[1:-1, 1:-1, 1:-1], field, where=inside)
+        _laplacian(self.a, self.field_side, self.interior, *self.wide)
+        self.a[...] = 0
 
-    def weigh(self, stiffness: np.ndarray, mu: float) -> None:
-        """Take 2 lambda W^2 (`stiffness`) and mu; p stays, and what follows from it is renewed."""
-        self.softness = zeros(self.inside.shape, self.dtype)
-        self.softness[1:-1, 1:-1, 1:-1] = 1 / stiffness
-        self.softness *= self.inside
-        self.mu = self.dtype(mu)
-        self._scale = np.where(self.interior, 1 / (1 / self.mu + self.softness), 0).astype(
-            self.dtype, copy=False
+    def vary(self, weight2: np.ndarray) -> None:
+        """Take W^2 (in the mask positive), which counts from the next :meth:`weigh` on."""
+        self.variance = zeros(self.inside.shape, self.dtype)
+        np.divide(
+            1, weight2, out=self.variance[1:-1, 1:-1, 1:-1], where=self.inside[1:-1, 1:-1, 1:-1]
         )
+
+    def weigh(self, twice: float, mu: float) -> None:
+        """Take 2 lambda (`twice`) and mu; p stays, and what follows from it is renewed."""
+        self.softness, self.mu = 1 / self.dtype(twice), self.dtype(mu)
         self._apply(self.p)
         self.image_of_p[...] = self._image  # asked for on the inner voxels alone
 
@@ -144,6 +145,7 @@ class LocalSystem:
         """e, the residual of the field (rad), on the box; zero outside the mask."""
         out = np.zeros_like(self.p)
         _laplacian(self.p, out, self.inside, *self.wide)
+        out *= self.variance
         out *= -self.softness
         return out[1:-1, 1:-1, 1:-1]
 
@@ -154,10 +156,15 @@ class LocalSystem:
     def response(self, steps: int) -> float:
         """Sum of p for a right side of one everywhere, p and what follows from it left alone."""
         kept = self.p, self.image_of_p
-        self.p, self.image_of_p = (np.zeros_like(self.p) for _ in range(2))
+        asked = bool(self.p.any())  # else they lend their memory
+        if asked:
+            self.p, self.image_of_p = (np.zeros_like(self.p) for _ in range(2))
         self._gradients(self.interior.astype(self.dtype), steps)
         total = self.force()
         self.p, self.image_of_p = kept
+        if not asked:
+            for array in kept:
+                array[...] = 0
         return total
 
     def _gradients(self, residual: np.ndarray, steps: int) -> None:
@@ -179,17 +186,20 @@ class LocalSystem:
 
     def _precondition(self, right: np.ndarray) -> np.ndarray:
         first = self.poisson.precondition(right)
-        np.multiply(first, self._scale, out=self._image)
+        _soften(first, self.variance, self.interior, self.softness, 1 / self.mu, self._image)
         return self.poisson.precondition(self._image)
 
     def _apply(self, p: np.ndarray) -> float:
         """The matrix times p into ``_image``; returns their product."""
+        # Between two V-cycles their arrays are free.
+        free = self.poisson.levels[0]
+        s, w = free.residual, free.solution
         _to_field(
-            p, self._s, self._w, self.softness, self.inside, *self.coefficients, *self.wide,
-            self.square, 1 / self.mu,
+            p, s, w, self.variance, self.inside, *self.coefficients, *self.wide, self.square,
+            1 / self.mu, self.softness,
         )  # fmt: skip
         return _from_field(
-            p, self._s, self._w, self._image, self.interior, *self.coefficients, *self.wide,
+            p, s, w, self._image, self.interior, *self.coefficients, *self.wide,
             self.square,
         )  # fmt: skip
 
@@ -294,7 +304,9 @@ def _right_side(out, a, field_side, image, interior, cx, cy, cz, square, constan
 
 
 @parallel_kernel
-def _to_field(p, s, w, softness, inside, cx, cy, cz, fx, fy, fz, bxy, bxz, byz, square, inverse_mu):
+def _to_field(
+    p, s, w, variance, inside, cx, cy, cz, fx, fy, fz, bxy, bxz, byz, square, inverse_mu, softness
+):
     """On the mask: s = K' p / mu, and w = (2 lambda W^2)^-1 L' p."""
     dtype = p.dtype.type
     wide = _typed(p, fx, fy, fz, bxy, bxz, byz)
@@ -304,7 +316,8 @@ def _to_field(p, s, w, softness, inside, cx, cy, cz, fx, fy, fz, bxy, bxz, byz, 
             for k in range(1, p.shape[2] - 1):
                 if inside[i, j, k]:
                     s[i, j, k] = _shifted_stencil(p, i, j, k, ax, ay, az, square, inverse_mu)
-                    w[i, j, k] = softness[i, j, k] * _wide_stencil(p, i, j, k, *wide)
+                    soft = softness * variance[i, j, k]
+                    w[i, j, k] = soft * _wide_stencil(p, i, j, k, *wide)
 
 
 @parallel_sum
@@ -323,6 +336,16 @@ def _from_field(p, s, w, out, interior, cx, cy, cz, fx, fy, fz, bxy, bxz, byz, s
                     out[i, j, k] = value
                     total += np.float64(value) * p[i, j, k]
     return total
+
+
+@parallel_kernel
+def _soften(first, variance, interior, softness, inverse_mu, out):
+    """Divide by 1 / mu + (2 lambda W^2)^-1 on the inner voxels."""
+    for i in numba.prange(first.shape[0]):
+        for j in range(first.shape[1]):
+            for k in range(first.shape[2]):
+                value = first[i, j, k] / (inverse_mu + softness * variance[i, j, k])
+                out[i, j, k] = value if interior[i, j, k] else 0
 
 
 @parallel_sum

@@ -21,15 +21,26 @@ def merit_weights(
     ----------
     Liu et al. 2013, doi:10.1002/mrm.24272 (model error reduction through iterative tuning).
     """
-    weighted = np.sqrt(weight2) * error
-    values = weighted[known]
+    excess = np.sqrt(weight2)
+    excess *= error
+    values = excess[known]
     middle = values.mean(dtype=float) if noise is None else np.median(values)
-    weighted -= weighted.dtype.type(middle)
+    values -= values.dtype.type(middle)
     if noise is None:
         spread = float(values.std(dtype=float))
     else:
-        spread = max(float(np.median(np.abs(weighted[known]))) / _HALF_OF_NORMAL, noise)
+        np.abs(values, out=values)
+        spread = max(float(np.median(values, overwrite_input=True)) / _HALF_OF_NORMAL, noise)
+    del values
     if spread == 0:
         return weight2
-    excess = np.maximum(np.abs(weighted) / weighted.dtype.type(6 * spread), 1)
-    return np.where(known, weight2 / excess**4, 0).astype(weight2.dtype)
+    # One array, in place: weight2 / max(|weighted - middle| / (6 spread), 1)^4.
+    excess -= excess.dtype.type(middle)
+    np.abs(excess, out=excess)
+    excess /= excess.dtype.type(6 * spread)
+    np.maximum(excess, 1, out=excess)
+    excess *= excess
+    excess *= excess
+    np.divide(weight2, excess, out=excess)
+    excess *= known
+    return excess.astype(weight2.dtype, copy=False)

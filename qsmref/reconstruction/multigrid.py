@@ -63,10 +63,12 @@ class MaskedPoisson:
         shift: float = 0.0,
     ):
         self.dtype = np.dtype(dtype)
-        self.levels = []
+        self.levels: list[_Level] = []
         mask, spacing = np.pad(mask, 1), np.asarray(voxel_size, float)
         while True:
-            x, right, residual = (zeros(mask.shape, self.dtype) for _ in range(3))
+            x, residual = (zeros(mask.shape, self.dtype) for _ in range(2))
+            # The right side of the first level comes with each cycle.
+            right = zeros(mask.shape, self.dtype) if self.levels else residual
             coefficients = (*(float(c) for c in 1 / spacing**2), float(shift))
             level = _Level(mask, coefficients, x, right, residual)
             self.levels.append(level)
@@ -145,21 +147,21 @@ def _coarse_mask(mask: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
 
 @parallel_kernel
 def _residual(out, x, right, mask, cx, cy, cz, shift, sign):
-    """``sign (right - A x)``; with right = out = 0 and sign = -1, A x."""
+    """``sign (right - A x)``, zero outside the mask; with right = out = 0 and sign = -1, A x."""
     dtype = x.dtype.type
     ax, ay, az = dtype(cx), dtype(cy), dtype(cz)
     diagonal, s = dtype(2 * (cx + cy + cz) + shift), dtype(sign)
     for i in numba.prange(1, x.shape[0] - 1):
         for j in range(1, x.shape[1] - 1):
             for k in range(1, x.shape[2] - 1):
-                if mask[i, j, k]:
-                    out[i, j, k] = s * (
-                        right[i, j, k]
-                        - diagonal * x[i, j, k]
-                        + ax * (x[i - 1, j, k] + x[i + 1, j, k])
-                        + ay * (x[i, j - 1, k] + x[i, j + 1, k])
-                        + az * (x[i, j, k - 1] + x[i, j, k + 1])
-                    )
+                value = s * (
+                    right[i, j, k]
+                    - diagonal * x[i, j, k]
+                    + ax * (x[i - 1, j, k] + x[i + 1, j, k])
+                    + ay * (x[i, j - 1, k] + x[i, j + 1, k])
+                    + az * (x[i, j, k - 1] + x[i, j, k + 1])
+                )
+                out[i, j, k] = value if mask[i, j, k] else dtype(0)
 
 
 @parallel_kernel

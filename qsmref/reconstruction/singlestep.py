@@ -214,7 +214,9 @@ def single_step(
     for key in ("roughness", "huber_width_used"):
         if key in done:
             done[key] /= radians_per_ppm
-    return work.back(problem.x, mask, radians_per_ppm), mask, done
+    x = problem.x
+    del problem  # Makes room for the map.
+    return work.back(x, mask, radians_per_ppm), mask, done
 
 
 class _Rule:
@@ -295,7 +297,7 @@ def total_variation(
     weight = np.zeros_like(local)
     weight[known] = 1 / spread[known]
     kernel = dipole_kernel(work.grid, voxel_size, b0_dir, local.dtype)
-    terms = weighed(work, [kernel], known.astype(np.uint8), local, weight, known)
+    terms = weighed([kernel], known.astype(np.uint8), local, weight, known)
     smooth = _smooth(work, inside, magnitude, None, edge_fraction)
     problem, known = _problem(
         work, inside, terms, smooth, lambda_, lambda v, _: (20 * np.sqrt(v / 1000), [0.06 * v])
@@ -303,7 +305,9 @@ def total_variation(
     done = {"edges_from_magnitude": magnitude is not None, "edges": _edge_share(inside, smooth)}
     del inside, local, spread, weight, kernel, terms, smooth  # the problem keeps what it needs
     done |= _solve(problem, work, known, lambda_, merit, iterations)
-    return work.back(problem.x, mask, radians_per_ppm), mask, done
+    x = problem.x
+    del problem
+    return work.back(x, mask, radians_per_ppm), mask, done
 
 
 def _check_options(lambda_: float | None, iterations: int) -> None:
@@ -314,12 +318,17 @@ def _check_options(lambda_: float | None, iterations: int) -> None:
 
 
 def _smooth(work, inside, magnitude, edge_noise, edge_fraction, measured=None) -> np.ndarray:
-    """(3, x, y, z), where the total variation counts; one of the two rules, where not None."""
+    """(3, x, y, z), where the total variation counts; one of the two rules, where not None.
+
+    Arrays of the box.
+    """
     if magnitude is None:
         return interior_pairs(inside)
-    image = work.put(magnitude)
     if edge_fraction is not None:
-        return interior_pairs(inside) & edge_mask(image, inside, work.voxel_size, edge_fraction)
+        # The rule counts the steps at the mask's edge, which lie partly outside the box.
+        whole = work.put(magnitude), work.widen(inside), work.voxel_size, edge_fraction
+        return interior_pairs(inside) & edge_mask(*whole)[work.within]
+    image = magnitude[work.box]
     smooth, strict = (quiet_mask(image, inside, k * edge_noise) for k in (1, 2))
     blind = inside & ~measured
     for axis in range(3):
@@ -361,8 +370,8 @@ def _problem(
     problem: AlternatingDirections
     if terms.harmonic:
         problem = HarmonicFree(
-            *shared, terms.kernels[0], np.ascontiguousarray(inside[work.place]), terms.data,
-            terms.weight2, lambda_, mu_gradient, mu_data[0], free_laplacian=bool(drift), **rest,
+            *shared, terms.kernels[0], inside, terms.data, terms.weight2, lambda_, mu_gradient,
+            mu_data[0], free_laplacian=bool(drift), **rest,
         )  # fmt: skip
     else:
         problem = TotalVariation(
@@ -377,7 +386,7 @@ def _solve(
     deep=None, least_noise=None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run the alternating directions; the map (rad) is the problem's. Returns what was done."""
-    original = problem.weight2
+    original = problem.weight2 if merit else None
     # As they were given: those of the problem are rounded to its precision.
     width = rule.width if rule is not None else None
     done = {"lambda_used": float(lambda_), "huber_width_used": float(width or 0.0)}
@@ -395,7 +404,7 @@ def _solve(
         # The jump of lambda would pass for a drift until the map has followed it.
         jumped = done["lambda_used"] != lambda_
         state.fits_drift = not (jumped and state.iterations < _ADAPTED_AT)
-        if merit and state.iterations in (20, 40):
+        if original is not None and state.iterations in (20, 40):
             state.weight2 = merit_weights(original, state.misfit(), known, noise=least_noise)
         return False
 

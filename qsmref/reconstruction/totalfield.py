@@ -70,6 +70,7 @@ padding_mm
     work = Grid(mask, voxel_size, padding_mm)
     inside, total, spread, known = phase_units(work, field, mask, noise, radians_per_ppm)
     spread[~known] = 0
+    inside, total, spread = (work.widen(a) for a in (inside, total, spread))
     smooth = interior_pairs(inside)
     if magnitude is not None:
         smooth &= edge_mask(work.put(magnitude), inside, voxel_size, edge_fraction)
