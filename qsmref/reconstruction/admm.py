@@ -422,7 +422,9 @@ def _drift_sums(predicted, data, weight2, shell, drift):
 
 
 @parallel_kernel
-def weighted_norms(predicted, data, weight2, shell):
+def weighted_norms(
+    predicted: np.ndarray, data: np.ndarray, weight2: np.ndarray, shell: np.ndarray
+) -> tuple[float, float]:
     """Sums of the weighted squares of (predicted - data), and of the data, on all shells."""
     top = 0.0
     bottom = 0.0
