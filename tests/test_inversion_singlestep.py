@@ -1,5 +1,7 @@
 """Single-step inversion: its defaults, its spheres, and the weight of steep fields."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from inversion_cases import ANISOTROPIC, ISOTROPIC, OBLIQUE, ellipsoid, make_case, options
@@ -223,3 +225,20 @@ def test_given_lambda_and_width_are_told_as_given():
     info = invert(case.total, case.mask, case.size, **given)[2]
     assert info["lambda_used"] == 0.1
     assert info["huber_width_used"] == pytest.approx(0.003, rel=1e-14)
+
+
+def test_memory_stays_within_some_volumes_of_the_grid():
+    # Beside the inputs; arrays of numpy, peak over set-up, both MERIT rounds and the result.
+    size, mask = (1.0, 1.0, 1.0), ellipsoid((96, 96, 96), (1.0, 1.0, 1.0), (0, 0, 0), (34, 38, 30))
+    rng = np.random.default_rng(0)
+    field, magnitude = rng.standard_normal((2, *mask.shape)).astype(np.float32)
+    given = {"magnitude": 10 + magnitude, "noise": np.ones_like(field), "radians_per_ppm": 3.0}
+    invert(field, mask, size, iterations=21, **given)  # compiling takes memory too
+    tracemalloc.start()
+    try:
+        start = tracemalloc.get_traced_memory()[0]
+        _, _, info = invert(field, mask, size, iterations=41, **given)
+        peak = tracemalloc.get_traced_memory()[1] - start
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 4 * np.prod(info["grid"])
