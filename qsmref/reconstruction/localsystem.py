@@ -68,8 +68,10 @@ class LocalSystem:
     ----------
     a : (x + 2, y + 2, z + 2) array
         Split plus multiplier, on the mask.
-    mu : float
-        Weight of the splitting.
+    variance : array of that shape
+        1 / W^2, zero outside the mask.
+    softness, mu : float
+        1 / (2 lambda), and the weight of the splitting.
     """
 
     def __init__(self, inside: np.ndarray, field: np.ndarray, voxel_size: Sequence[float]):
@@ -87,19 +89,18 @@ class LocalSystem:
         dtype = field.dtype
         self.dtype: Any = dtype.type
         self.square = self.dtype(KAPPA**2)
-        empty = [zeros(self.inside.shape, dtype) for _ in range(6)]
-        self.a, self.p, self.image_of_p, self.field_side, self._direction, self._image = empty
-        self.variance, self.softness, self.mu = empty[0], self.dtype(1), self.dtype(1)
+        empty = [zeros(self.inside.shape, dtype) for _ in range(7)]
+        self.a, self.p, self.image_of_p, self.field_side, self.variance = empty[:5]
+        self._direction, self._image = empty[5:]
+        self.softness = self.mu = self.dtype(1)
         np.copyto(self.a[1:-1, 1:-1, 1:-1], field, where=inside)
         _laplacian(self.a, self.field_side, self.interior, *self.wide)
         self.a[...] = 0
 
     def vary(self, weight2: np.ndarray) -> None:
         """Take W^2 (in the mask positive), which counts from the next :meth:`weigh` on."""
-        self.variance = zeros(self.inside.shape, self.dtype)
-        np.divide(
-            1, weight2, out=self.variance[1:-1, 1:-1, 1:-1], where=self.inside[1:-1, 1:-1, 1:-1]
-        )
+        middle = (slice(1, -1),) * 3
+        np.divide(1, weight2, out=self.variance[middle], where=self.inside[middle])
 
     def weigh(self, twice: float, mu: float) -> None:
         """Take 2 lambda (`twice`) and mu; p stays, and what follows from it is renewed."""
