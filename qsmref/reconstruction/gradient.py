@@ -87,8 +87,16 @@ def quiet_mask(magnitude: np.ndarray, mask: np.ndarray, threshold: float = 1.5) 
     ValueError
         For a threshold that is not positive.
     """
-    if not threshold > 0:
-        raise ValueError(f"edge_noise must be positive, got {threshold}")
+    return quiet_masks(magnitude, mask, (threshold,))[0]
+
+
+def quiet_masks(
+    magnitude: np.ndarray, mask: np.ndarray, thresholds: Sequence[float]
+) -> list[np.ndarray]:
+    """:func:`quiet_mask` for several thresholds, with the differences taken once."""
+    for threshold in thresholds:
+        if not threshold > 0:
+            raise ValueError(f"edge_noise must be positive, got {threshold}")
     steps = np.zeros((3, *magnitude.shape), np.float32)
     for axis in range(3):
         ahead = tuple(slice(1, None) if d == axis else slice(None) for d in range(3))
@@ -97,12 +105,11 @@ def quiet_mask(magnitude: np.ndarray, mask: np.ndarray, threshold: float = 1.5) 
     pairs = interior_pairs(mask)
     values = steps[pairs]
     if values.size == 0:
-        return pairs
+        return [pairs for _ in thresholds]
     quarter = values.size // 4
     noise = np.partition(values, quarter)[quarter] / _QUARTILE
     noise = max(noise, LEAST_NOISE * np.median(magnitude[mask]))
-    pairs &= steps <= threshold * noise
-    return pairs
+    return [pairs & (steps <= threshold * noise) for threshold in thresholds]
 
 
 def interior_pairs(mask: np.ndarray) -> np.ndarray:

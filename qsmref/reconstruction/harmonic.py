@@ -121,7 +121,7 @@ class HarmonicFree(AlternatingDirections):
 
     @property
     def filter(self) -> np.ndarray:
-        """Half spectrum of F, made anew: it is asked for at the start and at the end."""
+        """Half spectrum of F, made anew each time: the iterations need it in their kernel alone."""
         return split_filter(self.laplacian, self.voxel_size)
 
     @property

@@ -32,7 +32,7 @@ from .dataterms import (
     weighed,
 )
 from .dipole import dipole_kernel
-from .gradient import edge_mask, interior_pairs, quiet_mask
+from .gradient import edge_mask, interior_pairs, quiet_masks
 from .grid import Grid, phase_units
 from .harmonic import HarmonicFree
 from .merit import merit_weights
@@ -329,7 +329,7 @@ def _smooth(work, inside, magnitude, edge_noise, edge_fraction, measured=None) -
         whole = work.put(magnitude), work.widen(inside), work.voxel_size, edge_fraction
         return interior_pairs(inside) & edge_mask(*whole)[work.within]
     image = magnitude[work.box]
-    smooth, strict = (quiet_mask(image, inside, k * edge_noise) for k in (1, 2))
+    smooth, strict = quiet_masks(image, inside, (edge_noise, 2 * edge_noise))
     blind = inside & ~measured
     for axis in range(3):
         # A voxel without data that noise alone had parted from all others would keep any value.
