@@ -233,7 +233,7 @@ FOUND = (
     "n_voxels", "kept_fraction", "fft_count", "grid", "laplacian", "roughness", "edges", "residual",
     "typical_noise", "shell_voxels", "voxels_without_data", "radians_per_ppm", "warning",
     "echo_times", "echo_spacing", "evenly_spaced", "edges_from_magnitude", "offset_peak",
-    "bipolar_slope", "bipolar_constant",
+    "bipolar_slope", "bipolar_constant", "anchored_fraction",
 )  # fmt: skip
 
 
@@ -275,6 +275,10 @@ def _reconstruction(sidecar: Mapping[str, Any]) -> list[Item]:
             value = str(info.get("method", ""))
             rest = in_words(parameters(info))
             items.append(Item(part, name, "; ".join(filter(None, (value, rest))) or "yes", True))
+            smooth = info.get("anchored_fraction")
+            if isinstance(smooth, float):
+                known = f"from the neighbours in {100 * smooth:.0f} % of the brain"
+                items.append(Item(part, "Phase at echo time zero", known))
     if not processing:
         items.append(Item(part, "Algorithms", _text(sidecar, "EstimationAlgorithm"), True))
     return items

@@ -263,6 +263,10 @@ def test_sloppy_default_chain(dataset, run):
     sidecar = json.loads((done.output_dir / name).read_text())
     assert sidecar["Sloppy"] is True
     assert sidecar["Processing"]["Inversion"]["method"] == "single-step"
+    share = sidecar["Processing"]["EchoFit"]["anchored_fraction"]
+    assert 0 < share <= 1
+    page = (done.output_dir / "sub-01.html").read_text(encoding="utf-8")
+    assert f"from the neighbours in {100 * share:.0f} % of the brain" in page
     assert not (done.output_dir / "sub-01/fmap/sub-01_desc-local_fieldmap.nii.gz").exists()
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qsmref.reconstruction import fit_echoes
-from qsmref.reconstruction.echoes import echo_spacing
+from qsmref.reconstruction.echoes import echo_spacing, fit_and_tell
 from qsmref.reconstruction.offset import smooth_offset
 
 SHAPE, SIZE = (36, 32, 18), (2.0, 2.0, 3.0)
@@ -118,6 +118,21 @@ def test_offsets_that_are_not_smooth_are_left_free():
     same = np.isclose(anchored.noise, free.noise, rtol=0.02)[mask]
     assert same.mean() > 0.97
     assert np.abs(wrap(anchored.field - free.field))[mask][same].max() < 1e-3
+
+
+def test_it_tells_how_much_of_the_mask_was_anchored():
+    mask = ball()
+    rough = bowl() + np.random.default_rng(2).uniform(-2, 2, SHAPE)
+    parts = []
+    for offset in (bowl(), rough):
+        given = *echoes(field(), offset), TIMES, mask
+        fit, found = fit_and_tell(*given, method="anchored", sigma=SIGMA, voxel_size=SIZE)
+        same = fit_echoes(*given, method="anchored", sigma=SIGMA, voxel_size=SIZE)
+        assert np.array_equal(fit.field, same.field)
+        parts.append(found["anchored_fraction"])
+    assert parts[0] > 0.99
+    assert parts[1] < 0.05
+    assert fit_and_tell(*given, method="curved", sigma=SIGMA)[1] == {}
 
 
 def test_a_vessel_whose_offset_differs_keeps_its_field():

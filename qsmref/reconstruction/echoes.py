@@ -113,6 +113,35 @@ def fit_echoes(
     ----------
     Liu et al. 2013, doi:10.1002/mrm.24272; de Rochefort et al. 2008, doi:10.1002/mrm.21710.
     """
+    return fit_and_tell(
+        magnitude, phase, echo_times, mask, method=method, sigma=sigma, voxel_size=voxel_size
+    )[0]
+
+
+def fit_and_tell(
+    magnitude: np.ndarray,
+    phase: np.ndarray,
+    echo_times: Numbers,
+    mask: np.ndarray | None = None,
+    *,
+    method: str = "nonlinear",
+    sigma: float | None = None,
+    voxel_size: Numbers | None = None,
+) -> tuple[EchoFit, dict[str, float]]:
+    """:func:`fit_echoes`, and what it found on the way.
+
+    Parameters
+    ----------
+    magnitude, phase, echo_times, mask, method, sigma, voxel_size
+        As for :func:`fit_echoes`.
+
+    Returns
+    -------
+    fit : EchoFit
+    found : dict
+        Of ``anchored``: ``anchored_fraction``, the part of the voxels whose neighbours knew the
+        phase at TE = 0. The others were fitted with an offset of their own, as ``curved`` does.
+    """
     if method not in ECHO_FIT:
         raise ValueError(f"method must be one of {', '.join(ECHO_FIT)}, got {method!r}")
     magnitude, phase, times = check_echoes(magnitude, phase, echo_times)
@@ -137,15 +166,17 @@ def fit_echoes(
     noise = np.minimum(maps.noise * np.float32(sigma), np.float32(RANDOM_PHASE))
     maps = maps._replace(noise=noise)
     fit = EchoFit(*(np.reshape(m, shape) for m in maps))
+    found: dict[str, float] = {}
     if times.size >= {"anchored": 2, "curved": 3}.get(method, math.inf):
         mask, scaled, known = check_mask(mask, shape), times / echo_spacing(times), None
         aliases, straight = design(times)[1], (fit.field, mask, scaled, sigma)
         if method == "anchored":
             known = anchor(magnitude, phase, fit.noise, *straight, check_size(voxel_size), aliases)
             aliases = 0
+            found["anchored_fraction"] = round(float(np.mean(known.precision > 0)), 4)
         field, noise = bend(magnitude, phase, *straight, aliases, known)
         fit = fit._replace(field=field, noise=noise)
-    return fit
+    return fit, found
 
 
 def fit_unwrapped(

@@ -109,10 +109,12 @@ class MaskedPoisson:
 
     def _cycle(self, depth: int) -> None:
         level = self.levels[depth]
-        level.solution[...] = 0
+        at = level.solution, level.right, level.mask, *level.coefficients
         sweeps = _SWEEPS_AT_THE_END if level.factors is None else 1
-        for _ in range(sweeps):
-            self._smooth(level, (0, 1))
+        for sweep in range(sweeps):
+            # The first half of the first sweep starts from zero.
+            (_sweep if sweep else _start)(*at, 0)
+            _sweep(*at, 1)
         if level.factors is not None:
             coarse = self.levels[depth + 1]
             _residual(
@@ -122,12 +124,8 @@ class MaskedPoisson:
             self._cycle(depth + 1)
             _prolong(level.solution, coarse.solution, level.mask, *level.factors)
         for _ in range(sweeps):
-            self._smooth(level, (1, 0))
-
-    @staticmethod
-    def _smooth(level: _Level, colours: tuple[int, int]) -> None:
-        for colour in colours:
-            _sweep(level.solution, level.right, level.mask, *level.coefficients, colour)
+            _sweep(*at, 1)
+            _sweep(*at, 0)
 
 
 def _factors(shape, spacing) -> tuple[int, int, int]:
@@ -165,20 +163,39 @@ def _residual(out, x, right, mask, cx, cy, cz, shift, sign):
 
 
 @parallel_kernel
+def _start(x, right, mask, cx, cy, cz, shift, colour):
+    """The sweep of one colour from x = 0; the other colour becomes zero."""
+    dtype = x.dtype.type
+    inverse = dtype(1 / (2 * (cx + cy + cz) + shift))
+    for i in numba.prange(1, x.shape[0] - 1):
+        for j in range(1, x.shape[1] - 1):
+            other = (i + j + colour) % 2
+            for k in range(1, x.shape[2] - 1):
+                counts = mask[i, j, k] and (k + other) & 1 == 1
+                x[i, j, k] = inverse * right[i, j, k] if counts else dtype(0)
+
+
+@parallel_kernel
 def _sweep(x, right, mask, cx, cy, cz, shift, colour):
+    """Gauss-Seidel on the voxels of one colour, whose neighbours all have the other."""
     dtype = x.dtype.type
     ax, ay, az = dtype(cx), dtype(cy), dtype(cz)
     inverse = dtype(1 / (2 * (cx + cy + cz) + shift))
     for i in numba.prange(1, x.shape[0] - 1):
+        # By way of a row of its own: in place, the compiler takes each voxel to need the last.
+        row = np.empty(x.shape[2], x.dtype)
         for j in range(1, x.shape[1] - 1):
-            for k in range(1 + (i + j + colour) % 2, x.shape[2] - 1, 2):
-                if mask[i, j, k]:
-                    x[i, j, k] = inverse * (
-                        right[i, j, k]
-                        + ax * (x[i - 1, j, k] + x[i + 1, j, k])
-                        + ay * (x[i, j - 1, k] + x[i, j + 1, k])
-                        + az * (x[i, j, k - 1] + x[i, j, k + 1])
-                    )
+            other = (i + j + colour) % 2
+            for k in range(1, x.shape[2] - 1):
+                value = inverse * (
+                    right[i, j, k]
+                    + ax * (x[i - 1, j, k] + x[i + 1, j, k])
+                    + ay * (x[i, j - 1, k] + x[i, j + 1, k])
+                    + az * (x[i, j, k - 1] + x[i, j, k + 1])
+                )
+                row[k] = value if mask[i, j, k] and (k + other) & 1 == 1 else x[i, j, k]
+            for k in range(1, x.shape[2] - 1):
+                x[i, j, k] = row[k]
 
 
 @parallel_kernel
