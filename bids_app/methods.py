@@ -339,8 +339,13 @@ def _software(results: Sequence[Result]) -> list[str]:
                 versions.setdefault(str(name), []).append(plain(version))
     versions["qsmref"] = versions["qsmref"] or [qsmref.__version__]
     listed = ", ".join(f"{name} {pooled(found)}" for name, found in versions.items())
+    # A map that was made elsewhere says nothing of steps, or says by which programs it was made.
+    own = any(
+        "Processing" in sidecar and "MapSoftware" not in sidecar
+        for sidecar in (result.get("sidecar", {}) for result in results)
+    )
     return [
-        f"Maps and tables were made with {listed}.",
+        f"{'Maps and tables' if own else 'Tables'} were made with {listed}.",
         sentence("software", "qsmref"),
         sentence("software", "bids"),
     ]

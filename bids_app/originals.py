@@ -72,16 +72,17 @@ def find_originals(
     -------
     dict
         `phase_first`, `phase_last`: phase of these echoes, one file where it has all of them.
+        `mask`: the brain mask that was found beside a map made elsewhere.
         `registration`: `t1w`, `template` (images), `map_to_t1w`, `template_to_map` (ITK
         transforms; the second leads to the T1-weighted image where there is one).
     """
     datasets = Datasets(output_dir)
     found: dict[str, Any] = {}
-    phases = [
-        path
-        for path in map(datasets.file, _listed(sidecar))
-        if path is not None and parse_name(path).entities.get("part") == "phase"
-    ]
+    sources = [path for path in map(datasets.file, _listed(sidecar)) if path is not None]
+    masks = [path for path in sources if parse_name(path).suffix == "mask"]
+    if masks:
+        found["mask"] = masks[0]
+    phases = [path for path in sources if parse_name(path).entities.get("part") == "phase"]
     if phases:
         found["phase_first"] = phases[0]
     if len(phases) > 1 or (phases and pictures.volumes(phases[0]) > 1):

@@ -61,7 +61,7 @@ def collect_results(
             "chimap": chimap,
         }
         found: dict[str, Any] = {name: path for name, path in candidates.items() if path.is_file()}
-        found |= find_originals(output_dir, anat, prefix, sidecar, settings)
+        found = find_originals(output_dir, anat, prefix, sidecar, settings) | found
         found["atlases"] = _atlases(anat, prefix)
         measured = {name: _measured(paths) for name, paths in found["atlases"].items()}
         warnings = [*sidecar.get("Warnings", []), *_found_while_running(sidecar)]

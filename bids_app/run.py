@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(ExitCode.INTERRUPTED)
     except Exception as error:
         return _last_line(0, 0, [_unexpected(error, command.output_dir)])
-    return _last_line(finished, asked, problems)
+    return _last_line(finished, asked, problems, command.settings.dry_run)
 
 
 def _prepare(settings: Settings) -> None:
@@ -343,6 +343,7 @@ def _discover(command: Command):
         database_dir=settings.bids_database_dir,
         phase_units=settings.phase_units,
         phase_range=settings.phase_range,
+        bipolar=settings.bipolar,
     )
     print(f"qsmref: looking for data in {command.bids_dir}", flush=True)
     runs, problems = discover(command.bids_dir, query)
@@ -437,18 +438,24 @@ def _error(line: str) -> None:
     print(line if line.startswith("qsmref") else f"qsmref: {line}", file=sys.stderr, flush=True)
 
 
-def _last_line(finished: int, asked: int, problems: Sequence[Problem]) -> int:
+def _last_line(
+    finished: int, asked: int, problems: Sequence[Problem], planned: bool = False
+) -> int:
     """Print what became of it all, and return the exit code."""
     code = exit_code(finished, problems)
     failed: dict[str, str] = {}
     for problem in problems:
         if problem.subject:
             failed.setdefault(problem.subject, problem.step)
-    general = [p.sentence.rstrip(".") for p in problems if not p.subject]
+    general = [p.sentence.removesuffix(".") for p in problems if not p.subject]
     parts = []
     if asked:
         noun = "participant" if asked == 1 else "participants"
-        parts.append(f"{finished} of {asked} {noun} finished")
+        parts.append(
+            f"{finished} of {asked} {noun} planned, voxels not looked at"
+            if planned
+            else f"{finished} of {asked} {noun} finished"
+        )
     if failed:
         shown = [f"sub-{subject}: {step}" for subject, step in list(failed.items())[:10]]
         more = ", ..." if len(failed) > 10 else ""

@@ -229,7 +229,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> str:
     """Do what is asked for; return what to say last."""
     from qsmref.analysis.cohort import Plan, analyse
-    from qsmref.analysis.tables import RequestError, TableError, measurements, unit_doubt
+    from qsmref.analysis.tables import (
+        RequestError,
+        TableError,
+        measurements,
+        mixed_units,
+        unit_doubt,
+    )
 
     from .groupfiles import closing_words, write_figures, write_results
     from .grouppage import write_page
@@ -272,8 +278,8 @@ def _run(options: argparse.Namespace) -> str:
         )
         if options.sessions:
             measured = _visits(measured, options.sessions)
-        doubt = unit_doubt(measured, options.units)
-        if doubt:
+        doubts = [*filter(None, [unit_doubt(measured, options.units)]), *mixed_units(measured)]
+        for doubt in doubts:
             _say(f"warning: {doubt}")
         people = _participants(options, table, measured)
         results = analyse(measured, people, plan)
@@ -284,6 +290,7 @@ def _run(options: argparse.Namespace) -> str:
     _check_output(options.out)
     for note in results.notes:
         _say(note)
+    results.notes[:0] = [f"{doubt[0].upper()}{doubt[1:]}" for doubt in doubts]
     for _, who in results.tables["excluded"].iterrows():
         _say(f"{who['participant_id']} is left out ({who['analysis']}): {who['reason']}")
     source = {"SourceTable": options.table.name, "SourceUnits": options.units}

@@ -98,7 +98,13 @@ def mend(workflow: Any) -> list[str]:
         node = workflow.get_node(name)
         folder = Path(workflow.base_dir, workflow.name, *name.split("."))
         results = list(folder.glob("result_*.pklz"))
-        if results and not (_complete(results) and _sealed(folder, isinstance(node, Node))):
+        # A step that failed has a result too, and is done again anyway.
+        ended = any(not p.stem.endswith("_unfinished") for p in folder.glob("_0x*.json"))
+        if (
+            results
+            and ended
+            and not (_complete(results) and _sealed(folder, isinstance(node, Node)))
+        ):
             # Without these nipype takes the step for one that was never done.
             for path in [*results, *folder.glob("_0x*.json")]:
                 path.unlink()

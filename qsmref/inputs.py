@@ -47,6 +47,8 @@ class Query:
     database_dir: Path | None = None
     phase_units: str | None = None
     phase_range: tuple[float, float] | None = None
+    #: Whether the phase of alternating readouts is going to be corrected.
+    bipolar: bool = False
 
 
 def discover(bids_dir: str | os.PathLike, query: Query) -> tuple[list[Run], list[Problem]]:
@@ -163,6 +165,7 @@ def _echo_runs(subject, files, raw, derivatives, query, shared) -> tuple[list[Ru
                     phase=phase,
                     phase_units=query.phase_units,
                     phase_range=query.phase_range,
+                    bipolar=query.bipolar,
                 )
             )
         except DataError as error:

@@ -199,6 +199,8 @@ class EchoRun(Run):
     #: Unit and range that the user declared for phases whose sidecars do not say.
     phase_units: str | None = None
     phase_range: tuple[float, float] | None = None
+    #: Whether the phase of alternating readouts is going to be corrected.
+    bipolar: bool = False
     #: s
     echo_times: tuple[float, ...] = field(init=False, default=())
     phase_scale: PhaseScale = field(init=False, default=PhaseScale())
@@ -218,23 +220,21 @@ class EchoRun(Run):
             if source.grid.conflict:
                 raise DataError(f"{source.name} cannot be trusted: {source.grid.conflict}")
         self._check_grids()
-        sidecars = (
-            [(m, m.sidecar()) for m in self.magnitude],
-            [(p, p.sidecar()) for p in self.phase],
-        )
+        series = self.magnitude, self.phase
+        sidecars = [[(source, source.sidecar()) for source in sources] for sources in series]
         made = {
-            "echo_times": echo_times(*sidecars),
+            "echo_times": echo_times(sidecars[0], sidecars[1]),
             "phase_scale": phase_scale(sidecars[1], self.phase_units, self.phase_range),
             "imaging_frequency": imaging_frequency(sidecars[1] + sidecars[0]),
             "acquisition": acquisition_of([s for _, s in sidecars[0] + sidecars[1]]),
         }
-        doubts = self._doubts(made["echo_times"], made["imaging_frequency"])
-        made["warnings"] = (*self.warnings, *doubts)
         for name, value in made.items():
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "warnings", (*self.warnings, *self._doubts()))
 
-    def _doubts(self, times: tuple[float, ...], frequency: float) -> list[str]:
+    def _doubts(self) -> list[str]:
         """Sentences about what is odd, but may be meant."""
+        times, frequency = self.echo_times, self.imaging_frequency
         found = dict.fromkeys(s.grid.doubt for s in (*self.magnitude, *self.phase) if s.grid.doubt)
         doubts = [f"{self.prefix} {doubt}" for doubt in found]
         if frequency > STRONGEST * GAMMA_HZ_PER_T:
@@ -242,6 +242,13 @@ class EchoRun(Run):
                 f"{self.prefix} has a field of {frequency / GAMMA_HZ_PER_T:.3g} T, which no "
                 "scanner of heads has; see whether MagneticFieldStrength or ImagingFrequency is "
                 "mistyped."
+            )
+        alternates = self.acquisition.get("BipolarReadout") is True
+        if alternates and not self.bipolar and len(times) > 1:
+            remedy = "give --bipolar" if len(times) > 2 else "two echoes cannot tell it"
+            doubts.append(
+                f"{self.prefix} was read out in alternating directions (BipolarReadout), and what "
+                f"that adds to the phase of every other echo stays in the field: {remedy}."
             )
         if len(times) == 1:
             doubts.append(

@@ -193,6 +193,7 @@ def test_dry_run_writes_nothing(dataset, run, tmp_path):
     assert done.code == ExitCode.OK
     assert "sub-01: 3 echoes, 24 x 26 x 22 voxels of 4 x 4 x 4 mm" in done.out
     assert "atlases: mine" in done.out
+    assert "participants planned, voxels not looked at. Exit status 0" in done.last
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "work").exists()
 

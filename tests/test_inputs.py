@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -254,6 +255,25 @@ def test_single_echo_warns(bids):
     runs, problems = discover(bids, Query())
     assert not problems
     assert "phase offset stays in the field" in " ".join(runs[0].warnings)
+
+
+def test_alternating_readouts_that_stay_in_the_field_are_warned_of(bids):
+    for path in anat(bids, "").parent.glob("*.json"):
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        tiny.write_json(path, {**sidecar, "BipolarReadout": True})
+    told = [
+        " ".join(run.warnings)
+        for corrected in (False, True)
+        for run in discover(bids, Query(bipolar=corrected))[0]
+        if run.subject == "01"
+    ]
+    assert "alternating directions (BipolarReadout)" in told[0]
+    assert "give --bipolar" in told[0]
+    assert "alternating" not in told[1]
+    for path in anat(bids, "").parent.glob("*echo-3_*"):
+        path.unlink()
+    (two,) = [run for run in discover(bids, Query())[0] if run.subject == "01"]
+    assert "two echoes cannot tell it" in " ".join(two.warnings)
 
 
 def test_missing_echo_warns(bids):

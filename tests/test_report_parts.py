@@ -243,6 +243,17 @@ def test_transforms_of_other_templates_and_ways_are_left_alone(tmp_path):
     assert "registration" not in found
 
 
+def test_the_mask_beside_a_map_made_elsewhere_is_found(tmp_path):
+    anat = tmp_path / "sub-01" / "anat"
+    anat.mkdir(parents=True)
+    mask = anat / "sub-01_desc-brain_mask.nii.gz"
+    mask.write_text("x")
+    uris = [f"bids::sub-01/anat/{name}" for name in ("sub-01_Chimap.nii.gz", mask.name)]
+    found = find_originals(tmp_path, anat, "sub-01", {"Sources": uris}, None)
+    assert found == {"mask": mask}
+    assert find_originals(tmp_path, anat, "sub-01", {"Sources": uris[:1]}, None) == {}
+
+
 def test_what_has_moved_is_said(result, tmp_path):
     sidecar = {**result["sidecar"], "Registration": {"Engine": "ants"}}
     _, _, page = write(tmp_path, [{**result, "sidecar": sidecar}])

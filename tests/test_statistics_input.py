@@ -10,7 +10,7 @@ from cohorts import REGIONS, cohort
 from qsmref.analysis import compare_groups, measurements
 from qsmref.analysis.design import make_design
 from qsmref.analysis.outcomes import outcomes_of_differences
-from qsmref.analysis.tables import RequestError, TableError, unit_doubt
+from qsmref.analysis.tables import RequestError, TableError, mixed_units, unit_doubt
 
 
 @pytest.fixture
@@ -126,6 +126,26 @@ def test_a_unit_that_cannot_be_is_doubted():
     assert unit_doubt(read(table), "ppb") is None
     empty = read(table.assign(**dict.fromkeys(REGIONS, np.nan)))
     assert unit_doubt(empty, "ppb") is None
+
+
+def test_a_region_or_a_participant_in_another_unit_is_doubted():
+    table, _ = cohort(8, offset=3.0)
+    assert mixed_units(read(table)) == []
+    region, who = REGIONS[1], table["participant_id"].iloc[3]
+    for factor in (1000, 1 / 1000):
+        one = table.assign(**{region: table[region] * factor})
+        (sentence,) = mixed_units(read(one))
+        assert f"values of {region} differ a hundredfold" in sentence
+    # A row of another unit moves the scatter of every region alike.
+    row = table.copy()
+    row[list(REGIONS)] += 60
+    assert mixed_units(read(row)) == []
+    row.loc[3, list(REGIONS)] /= 1000
+    (sentence,) = mixed_units(read(row))
+    assert f"values of {who} differ" in sentence
+    # The reference of the map is zero in everybody, and a gap is no number.
+    zero = table.assign(**{region: 0.0, REGIONS[2]: np.nan})
+    assert mixed_units(read(zero)) == []
 
 
 def test_a_long_table_of_differences_is_checked():

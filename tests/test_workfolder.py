@@ -70,6 +70,24 @@ def test_a_damaged_step_is_dropped(finished, pattern, damage):
     assert workfolder.mend(workflow) == []
 
 
+class Failing(Victim):
+    """A step that cannot be done."""
+
+    def _compute(self, folder):
+        raise ValueError("never done")
+
+
+def test_a_step_that_failed_is_not_called_damaged(tmp_path):
+    workflow = Workflow(name="wf", base_dir=str(tmp_path))
+    workflow.config["execution"].update(crashdump_dir=str(tmp_path), hash_method="content")
+    workflow.add_nodes([Node(Failing(killed=False), name="step")])
+    for _ in range(2):
+        with pytest.raises(Exception, match="never"):
+            workflow.run(plugin="Linear")
+        assert list((tmp_path / "wf" / "step").glob("result_*"))
+        assert workfolder.mend(workflow) == []
+
+
 def test_what_a_step_made_is_sealed(finished):
     workflow, folder = finished
     # A file that was not there when the step ended is as wrong as one that has changed.

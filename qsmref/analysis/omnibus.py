@@ -243,7 +243,8 @@ def _why_not(values: np.ndarray, design: Design, names: Sequence[str]) -> str | 
     if degrees < differences:
         return (
             f"{len(values)} participants have all {len(names)} regions and allow "
-            f"{max(degrees, 0)} independent differences of {differences}: choose fewer regions"
+            f"{max(degrees, 0)} independent differences of {differences}: choose fewer regions "
+            "(--omnibus-regions)"
         )
     rest = _residual(values @ contrasts(len(names)), matrix)
     scale = np.sqrt((rest**2).mean(axis=0))

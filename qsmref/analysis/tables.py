@@ -7,6 +7,7 @@ the row; no value is ever guessed or repaired.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -29,14 +30,15 @@ class RequestError(TableError):
     """A name or number that was asked for and does not fit the table."""
 
 
-def listed(names: Iterable[object], most: int = 8) -> str:
+def listed(names: Iterable[object], most: int = 16) -> str:
     """Names with commas between them, cut after some.
 
     >>> listed(["SN", "RN"]), listed("abc", most=2)
-    ('SN, RN', 'a, b, ...')
+    ('SN, RN', 'a, b and 1 more')
     """
     words = [str(name) for name in names]
-    return ", ".join(words[:most]) + (", ..." if len(words) > most else "")
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def hint(name: str, known: Iterable[object]) -> str:
@@ -389,3 +391,36 @@ def unit_doubt(measured: Measurements, units: str) -> str | None:
     if units == "ppb" and 0 < level < 1:
         return f"the median value is {level:.3g} ppb, which is very small: is it ppm?"
     return None
+
+
+def mixed_units(measured: Measurements) -> list[str]:
+    """Sentences on regions and participants whose values have another unit than the others.
+
+    ppm and ppb are a factor of 1000 apart. A region counts when both the size of its values and
+    their scatter are a hundredth or less of what is usual in the others, or a hundred times as
+    large; a participant when the values are. A region that a map was referenced to is zero in all
+    participants, and has neither.
+    """
+    values = np.abs(measured.values.reshape(len(measured.values), -1, len(measured.regions))[:, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a number
+        level = np.nanmedian(values, axis=0)
+        scatter = np.nanstd(measured.values[:, 0], axis=0)
+        person = np.nanmedian(values, axis=1)
+    far = [_far(measured.regions, level) & _far(measured.regions, scatter), _far(person, person)]
+    named = [np.asarray(measured.regions, object), np.asarray(measured.participants, object)]
+    return [
+        f"the values of {listed(dict.fromkeys(names[odd]))} differ a hundredfold or more from "
+        "those of the others: are all in one unit?"
+        for names, odd in zip(named, far, strict=True)
+        if odd.any()
+    ]
+
+
+def _far(names: Sequence[object], sizes: np.ndarray) -> np.ndarray:
+    """Which sizes are a hundredth of the median of the positive ones, or less, or a hundredfold."""
+    counted = np.isfinite(sizes) & (sizes > 0)
+    if np.count_nonzero(counted) < 3:
+        return np.zeros(len(names), bool)
+    typical = np.median(sizes[counted])
+    return counted & ((sizes <= typical / 100) | (sizes >= 100 * typical))
