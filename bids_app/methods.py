@@ -353,5 +353,5 @@ def _software(results: Sequence[Result]) -> list[str]:
 
 def _references(text: str) -> list[str]:
     """Publications that a text cites, each once, in the order of the text."""
-    found = re.findall(r"\[([^\[\]]+?), (doi:[^\]]+)\]", text)
-    return [f"{cite}, {doi}" for cite, doi in dict.fromkeys(found)]
+    found = re.findall(r"\[([^\[\]]+, doi:[^\]]+)\]", text)
+    return list(dict.fromkeys(one for cited in found for one in cited.split("; ")))

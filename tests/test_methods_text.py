@@ -10,10 +10,11 @@ import pytest
 from test_report import make_result
 
 from bids_app.groupmethods import comparison_sentences
-from bids_app.methods import methods_text
+from bids_app.methods import _references, methods_text
 from bids_app.reporting import acquisition_facts, reporting_items
 from qsmref.anatomy import THROUGH_T1W
 from qsmref.metadata import ACQUISITION_KEYS, acquisition_of
+from qsmref.workflows.citations import sentence
 
 ACQUIRED = {
     "Manufacturer": "Siemens",
@@ -198,8 +199,8 @@ def test_transforms_that_were_there_are_told_as_such(result, told, words, absent
     changed = copy.deepcopy(result)
     changed["sidecar"]["Registration"] = {"Engine": "ants", **told}
     (paragraph,) = re.findall(r"## Registration\n\n(.*)", methods_text([changed]))
-    for sentence in words:
-        assert sentence in paragraph
+    for each in words:
+        assert each in paragraph
     assert absent not in paragraph
 
 
@@ -252,3 +253,10 @@ def test_a_reference_without_a_voxel_has_no_value():
 
     empty = {"csf": {"mean": None, "sd": None}, "wm": {"mean": 2.5, "sd": 1}, "brain": None}
     assert reference_values({"ReferenceStatistics": {"atlas-A": empty}}) == [("wm", 2.5, 1.0)]
+
+
+def test_two_publications_in_one_bracket_are_two_references():
+    text = "One [A et al. 2001, doi:1/a; B 2002, doi:1/b]. Other [B 2002, doi:1/b] [not a source]."
+    assert _references(text) == ["A et al. 2001, doi:1/a", "B 2002, doi:1/b"]
+    anchored = _references(sentence("echo_fit", "anchored"))
+    assert [one.partition(" et al.")[0] for one in anchored] == ["Eckstein", "Liu"]
