@@ -250,8 +250,8 @@ class Settings(RegionSettings, RegistrationSettings):
     omnibus_regions: tuple[str, ...] = _option(
         (),
         "group",
-        "regions of the test of all differences at once (default: both sides together, and "
-        "regions without a side, tissues apart)",
+        "regions of the test of all differences at once (default: nuclei, both sides together; no "
+        "fluid, cortex, white or grey matter, vessels)",
         "list",
         metavar="NAME",
     )

@@ -15,6 +15,7 @@ from statsmodels.stats.multivariate import test_mvmean_2indep as mvmean_2indep
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
 from qsmref.analysis import measurements, omnibus_test
+from qsmref.analysis.cohort import omnibus_names
 from qsmref.analysis.tables import RequestError, TableError
 
 
@@ -239,3 +240,24 @@ def test_few_degrees_of_freedom_make_no_warning():
         warnings.simplefilter("error")
         found = omnibus_of(cohort(10, seed=3), covariates=["age"])
     assert found.table["df"].iloc[0] == 4
+
+
+def test_nuclei_are_compared_at_once_and_tissues_are_not():
+    names = [
+        "GM",
+        "CSF_P",
+        "vein",
+        "WM",
+        "brain",
+        "SN_L",
+        "SN_R",
+        "SN",
+        "GP_L",
+        "GP_R",
+        "GP",
+        "DN_L",
+    ]
+    sides = ["n/a"] * 5 + ["L", "R", "both", "L", "R", "both", "L"]
+    assert omnibus_names(names, sides) == ("SN", "GP", "DN_L")
+    # Of an atlas without nuclei, what it has.
+    assert omnibus_names(names[:5], sides[:5]) == ("GM", "CSF_P", "vein")

@@ -272,14 +272,17 @@ def _words(slab: float, erosion: float) -> str:
 
 
 def omnibus_names(names: Sequence[str], sides: Sequence[str]) -> tuple[str, ...]:
-    """Regions that share no voxels: those of both sides together and those without a side.
+    """Regions that share no voxels: nuclei of both sides together and those without a side.
+
+    Fluid, cortex, white and grey matter and vessels differ between groups for reasons of their own
+    (atrophy, flow), and each region more takes a participant's worth of the test's power.
 
     Parameters
     ----------
     names, sides : sequence of str
         Columns ``name`` and ``hemisphere`` of a table of regions.
     """
-    from .names import split_side, tissue
+    from .names import is_compartment, split_side, tissue
 
     both = {n.removesuffix("_both") for n, s in zip(names, sides, strict=True) if s == "both"}
     chosen = []
@@ -287,4 +290,5 @@ def omnibus_names(names: Sequence[str], sides: Sequence[str]) -> tuple[str, ...]
         alone = side in ("L", "R") and split_side(name)[0] not in both
         if (side in ("both", "n/a") or alone) and name not in REFERENCES and not tissue(name):
             chosen.append(name)
-    return tuple(chosen)
+    # Where there is nothing else, those are what was asked about.
+    return tuple([name for name in chosen if not is_compartment(name)] or chosen)
