@@ -15,7 +15,7 @@ from typing import Any
 
 import qsmref
 from qsmref import files
-from qsmref.index import read_description
+from qsmref.index import label_of_input, read_description
 from qsmref.problems import Problem
 from qsmref.settings import Settings
 
@@ -126,7 +126,7 @@ def write_dataset_files(
         Entities of the runs, as they stand in file names.
     """
     others = {**settings.derivatives, **_folders_of_atlases(settings)}
-    links = {"raw": bids_dir, **{name: Path(p) for name, p in others.items()}}
+    links = {label_of_input(bids_dir): bids_dir, **{name: Path(p) for name, p in others.items()}}
     with lock(output_dir):
         tidy_shared(output_dir)
         description = _description(output_dir, bids_dir, links)

@@ -126,8 +126,8 @@ class Dataset:
             regular_size(root / "dataset_description.json")
         description = read_description(root)
         is_derivative = label != "raw" or description.get("DatasetType") == "derivative"
-        if label == "raw" and is_derivative:
-            label = _program(description)
+        if label == "raw":
+            label = label_of_input(root)
         database = None if database_dir is None else database_dir / label
         layout = _layout(root, is_derivative, participants, database)
         files: dict[tuple[str, str], list[Image]] = {}
@@ -263,6 +263,12 @@ def read_description(root: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def label_of_input(root: Path) -> str:
+    """Name that BIDS URIs have for the dataset of the command: ``raw``, or who made its maps."""
+    description = read_description(root)
+    return _program(description) if description.get("DatasetType") == "derivative" else "raw"
 
 
 def _program(description: Mapping[str, Any]) -> str:

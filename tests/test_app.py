@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import tiny_bids as tiny
@@ -176,6 +177,12 @@ def test_a_derivative_passed_as_the_dataset(tmp_path, run):
     done = run(maps)
     assert done.code == ExitCode.OK
     assert (done.output_dir / "sub-01/anat/sub-01_atlas-drawn_desc-roi_Chimap.tsv").is_file()
+    # URIs name the dataset by who made it, and the page finds what they stand for.
+    description = json.loads((done.output_dir / "dataset_description.json").read_text())
+    assert description["DatasetLinks"] == {"drawn": maps.as_uri()}
+    page = (done.output_dir / "sub-01.html").read_text(encoding="utf-8")
+    mask, _ = tiny.head()
+    assert f"{np.count_nonzero(mask) * 64 / 1000:.0f}\u00a0ml" in page
 
 
 # --- options -------------------------------------------------------------------------------------
