@@ -128,9 +128,9 @@ def closing_words(results: Results) -> list[str]:
     if "omnibus" in results.tables:
         row = results.tables["omnibus"].iloc[0]
         if row["p"] == row["p"]:
-            counts = [row[c] for c in row.index if c.startswith("n_") and c != "n_regions"]
+            count = sum(int(row[f"n_{group}"]) for group in sizes)
             lines.append(
-                f"all differences at once ({int(sum(counts))} participants): "
+                f"all differences at once ({count} participants): "
                 f"p {_small(row['p'])}, by permutation {_small(row['p_permutation'])}"
             )
             if adjustment(results.tables["omnibus"]):

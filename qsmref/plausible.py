@@ -86,7 +86,7 @@ def echo_doubts(
             doubts.append(
                 f"the echoes do not fit together ({100 * upper:.0f} % of their energy is left over "
                 "in a quarter of the voxels): echo times, scaling or the order of the files may be "
-                "wrong, or the readout may have alternated (--bipolar)"
+                "wrong, or what alternating readouts add is left (see --bipolar)"
             )
     return doubts
 

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from .names import both_sides, label_names, regions_of
 from .standard_error import standard_error
+from .tables import listed as named
 
 #: Labels have 32 bits at the most.
 _LARGEST = 2**31
@@ -423,8 +424,7 @@ def region_table(
     voxels = voxels_by_label(measurement.on_grid(labels, "the label image"))
     unnamed = sorted(set(voxels) - set(label_names(names)["index"]))
     if unnamed:
-        some = ", ".join(str(label) for label in unnamed[:5]) + (", ..." if unnamed[5:] else "")
-        raise ValueError(f"the label image has labels without a name: {some}")
+        raise ValueError(f"the label image has labels without a name: {named(unnamed, 5)}")
 
     listed = regions_of(names)
     rows, by_name = [], {}

@@ -401,13 +401,13 @@ def mixed_units(measured: Measurements) -> list[str]:
     large; a participant when the values are. A region that a map was referenced to is zero in all
     participants, and has neither.
     """
-    values = np.abs(measured.values.reshape(len(measured.values), -1, len(measured.regions))[:, 0])
+    values = np.abs(measured.values[:, 0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a number
         level = np.nanmedian(values, axis=0)
         scatter = np.nanstd(measured.values[:, 0], axis=0)
         person = np.nanmedian(values, axis=1)
-    far = [_far(measured.regions, level) & _far(measured.regions, scatter), _far(person, person)]
+    far = [_far(level) & _far(scatter), _far(person)]
     named = [np.asarray(measured.regions, object), np.asarray(measured.participants, object)]
     return [
         f"the values of {listed(dict.fromkeys(names[odd]))} differ a hundredfold or more from "
@@ -417,10 +417,10 @@ def mixed_units(measured: Measurements) -> list[str]:
     ]
 
 
-def _far(names: Sequence[object], sizes: np.ndarray) -> np.ndarray:
+def _far(sizes: np.ndarray) -> np.ndarray:
     """Which sizes are a hundredth of the median of the positive ones, or less, or a hundredfold."""
     counted = np.isfinite(sizes) & (sizes > 0)
     if np.count_nonzero(counted) < 3:
-        return np.zeros(len(names), bool)
+        return np.zeros(sizes.shape, bool)
     typical = np.median(sizes[counted])
     return counted & ((sizes <= typical / 100) | (sizes >= 100 * typical))

@@ -13,7 +13,7 @@ from ..engines import fsl_version
 from ..plausible import echo_doubts, mask_doubts
 from ..reconstruction import methods
 from ..reconstruction.checks import echo_spacing, evenly_spaced
-from ..reconstruction.echoes import fit_and_tell
+from ..reconstruction.echoes import fit_echoes
 from ..reconstruction.mask import brain_mask, erode, phase_quality_mask
 from ..reconstruction.parameters import method_parameters
 from ..reconstruction.phase import correct_bipolar, remove_phase_offset
@@ -217,9 +217,7 @@ class EchoFit(Interface):
         mask = None if mask is None else voxels.read_mask(mask)
         times = list(self.inputs.echo_times)
         size = images.voxel_size(like.affine)
-        fit, found = fit_and_tell(
-            magnitude, phase, times, mask, method=self.inputs.method, voxel_size=size
-        )
+        fit = fit_echoes(magnitude, phase, times, mask, method=self.inputs.method, voxel_size=size)
         for name in ("field", "noise", "residual"):
             self._save(name, getattr(fit, name), folder, like)
         info = {
@@ -227,8 +225,9 @@ class EchoFit(Interface):
             "echo_times": times,
             "echo_spacing": round(echo_spacing(times), 9),
             "evenly_spaced": evenly_spaced(times),
-            **found,
         }
+        if fit.anchored_fraction is not None:
+            info["anchored_fraction"] = fit.anchored_fraction
         doubts = echo_doubts(magnitude, phase, times, fit.residual, mask)
         if doubts:
             info["warning"] = "; ".join(doubts) + "."

@@ -22,6 +22,7 @@ from ..analysis.propagation import NoiseMaps, noise_covariance
 from ..analysis.reference import REFERENCES
 from ..analysis.region_methods import STATISTICS
 from ..analysis.regions import table_of, voxels_by_label
+from ..analysis.tables import listed as named
 from ..atlases import part_in_image, read_groups
 from ..problems import DataError
 from ..resampling import resample
@@ -90,7 +91,7 @@ class LoadLabels(Interface):
             raise DataError(f"{Path(self.inputs.labels).name} is empty: it has no label.")
         unnamed = sorted(present - set(names["index"]))
         if unnamed:
-            some = ", ".join(str(label) for label in unnamed[:5]) + ", ..." * (len(unnamed) > 5)
+            some = named(unnamed, 5)
             raise DataError(
                 f"{Path(self.inputs.labels).name} has labels without a name in "
                 f"{Path(self.inputs.names).name}: {some}; add their rows, or set them to 0."

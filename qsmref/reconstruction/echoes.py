@@ -34,15 +34,21 @@ __all__ = ["EchoFit", "echo_spacing", "evenly_spaced", "fit_echoes", "fit_unwrap
 RANDOM_PHASE = math.pi / math.sqrt(3)
 
 
-class EchoFit(NamedTuple):
-    """Result of :func:`fit_echoes`; every map is a float32 (x, y, z) array, 0 outside the mask."""
-
+class _Maps(NamedTuple):
     #: Field, rad per dTE, wrapped to [-pi, pi].
     field: np.ndarray
     #: Standard deviation of the field, rad per dTE, at most pi / sqrt(3).
     noise: np.ndarray
     #: Part of the signal's energy that the model leaves over, 0 to 1 (4 at the very worst).
     residual: np.ndarray
+
+
+class EchoFit(_Maps):
+    """Result of :func:`fit_echoes`; every map is a float32 (x, y, z) array, 0 outside the mask."""
+
+    #: Of ``anchored``, the part of the voxels whose neighbours knew the phase at TE = 0; the others
+    #: have an offset of their own, as ``curved`` has.
+    anchored_fraction: float | None = None
 
 
 def fit_echoes(
@@ -113,35 +119,6 @@ def fit_echoes(
     ----------
     Liu et al. 2013, doi:10.1002/mrm.24272; de Rochefort et al. 2008, doi:10.1002/mrm.21710.
     """
-    return fit_and_tell(
-        magnitude, phase, echo_times, mask, method=method, sigma=sigma, voxel_size=voxel_size
-    )[0]
-
-
-def fit_and_tell(
-    magnitude: np.ndarray,
-    phase: np.ndarray,
-    echo_times: Numbers,
-    mask: np.ndarray | None = None,
-    *,
-    method: str = "nonlinear",
-    sigma: float | None = None,
-    voxel_size: Numbers | None = None,
-) -> tuple[EchoFit, dict[str, float]]:
-    """:func:`fit_echoes`, and what it found on the way.
-
-    Parameters
-    ----------
-    magnitude, phase, echo_times, mask, method, sigma, voxel_size
-        As for :func:`fit_echoes`.
-
-    Returns
-    -------
-    fit : EchoFit
-    found : dict
-        Of ``anchored``: ``anchored_fraction``, the part of the voxels whose neighbours knew the
-        phase at TE = 0. The others were fitted with an offset of their own, as ``curved`` does.
-    """
     if method not in ECHO_FIT:
         raise ValueError(f"method must be one of {', '.join(ECHO_FIT)}, got {method!r}")
     magnitude, phase, times = check_echoes(magnitude, phase, echo_times)
@@ -166,17 +143,18 @@ def fit_and_tell(
     noise = np.minimum(maps.noise * np.float32(sigma), np.float32(RANDOM_PHASE))
     maps = maps._replace(noise=noise)
     fit = EchoFit(*(np.reshape(m, shape) for m in maps))
-    found: dict[str, float] = {}
     if times.size >= {"anchored": 2, "curved": 3}.get(method, math.inf):
         mask, scaled, known = check_mask(mask, shape), times / echo_spacing(times), None
+        fraction = None
         aliases, straight = design(times)[1], (fit.field, mask, scaled, sigma)
         if method == "anchored":
             known = anchor(magnitude, phase, fit.noise, *straight, check_size(voxel_size), aliases)
             aliases = 0
-            found["anchored_fraction"] = round(float(np.mean(known.precision > 0)), 4)
+            fraction = round(float(np.mean(known.precision > 0)), 4)
         field, noise = bend(magnitude, phase, *straight, aliases, known)
         fit = fit._replace(field=field, noise=noise)
-    return fit, found
+        fit.anchored_fraction = fraction
+    return fit
 
 
 def fit_unwrapped(
