@@ -128,7 +128,7 @@ def closing_words(results: Results) -> list[str]:
     if "omnibus" in results.tables:
         row = results.tables["omnibus"].iloc[0]
         if row["p"] == row["p"]:
-            count = sum(int(row[f"n_{group}"]) for group in sizes)
+            count = sum(int(row[f"n_{label}"]) for label in group_labels(list(sizes)))
             lines.append(
                 f"all differences at once ({count} participants): "
                 f"p {_small(row['p'])}, by permutation {_small(row['p_permutation'])}"

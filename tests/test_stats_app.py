@@ -15,6 +15,7 @@ from cohorts import REGIONS, cohort
 from bids_app import stats
 from qsmref.analysis import compare_groups, measurements
 from qsmref.analysis.audit import most_moved
+from qsmref.analysis.columns import describe
 from qsmref.tables import read_cells, read_tsv
 
 ALWAYS = {"ttest", "omnibus", "drivers", "specifications", "audit", "equivalence", "variance"}
@@ -209,6 +210,27 @@ def test_bad_tables_get_a_sentence_and_a_code(folder, capsys, edit, words):
     edit(table).to_csv(folder / "means.csv", index=False)
     assert run(folder, *GROUPS) == 65
     assert words in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_groups_of_several_words(folder, capsys):
+    table = pd.read_csv(folder / "means.csv").replace(
+        {"patient": "Parkinson's disease", "control": "regions"}
+    )
+    table.to_csv(folder / "means.csv", index=False)
+    assert run(folder, "--group-column", "group", "--groups", "Parkinson's disease", "regions") == 0
+    said = capsys.readouterr().out
+    assert "all differences at once (24 participants): p " in said
+    assert "qsmref-stats: 24 participants (12 Parkinson's disease, 12 regions)" in said
+    omnibus = read_tsv(folder / "out" / "omnibus.tsv").iloc[0]
+    counted = ["n_Parkinson_s_disease", "n_group_regions", "n_regions"]
+    assert list(omnibus[counted]) == [12, 12, len(REGIONS)]
+
+
+def test_a_group_named_like_a_count_does_not_describe_it():
+    table = pd.DataFrame(columns=["n_p", "n_regions"])
+    assert "below" in describe("audit", table[["n_p"]], ["p"], ["p"])["n_p"]["Description"]
+    ours = describe("ttest", table[["n_p"]], ["p"], ["p"])["n_p"]["Description"]
+    assert ours == "Participants in group 'p' with the value"
 
 
 def test_odd_regions_are_told_and_not_tested(folder, capsys):

@@ -324,11 +324,13 @@ def describe(
     KeyError
         A column that nobody described: a mistake of the program.
     """
-    known: dict[str, Mapping[str, Any]] = {**_COMMON, **_SPECIAL.get(name, {})}
+    known: dict[str, Mapping[str, Any]] = {}
     for group, label in zip(groups, labels, strict=True):
         known[f"n_{label}"] = {"Description": f"Participants in group {group!r} with the value"}
         known[f"mean_{label}"] = {"Description": f"Mean of group {group!r}", **_PPB}
         known[f"sd_{label}"] = {"Description": f"SD of group {group!r}", **_PPB}
+    # After the groups: one of them may be called "p", and n_p of the audit counts no participants.
+    known |= {**_COMMON, **_SPECIAL.get(name, {})}
     for mask, cover in table.attrs.get("masks", {}).items():
         text = "Whether q_bh is below 0.05 with the slab cut by {:g} mm and an erosion of {:g} mm"
         known[mask] = {"Description": text.format(*cover)}

@@ -32,12 +32,14 @@ class Effect:
 
 
 def group_labels(groups: Sequence[str]) -> tuple[str, ...]:
-    """Names of groups as parts of column names.
+    """Names of groups as parts of column names, which no other column of the table has.
 
     >>> group_labels(["patient", "Parkinson's disease"])
     ('patient', 'Parkinson_s_disease')
     """
     labels = tuple(re.sub(r"\W+", "_", group).strip("_") or "group" for group in groups)
+    # ``n_regions`` counts regions.
+    labels = tuple("group_regions" if label == "regions" else label for label in labels)
     twice = [label for label in labels if labels.count(label) > 1]
     if twice:
         raise TableError(
