@@ -48,7 +48,13 @@ _SPACES = {
     "T1w": "in the space of the T1-weighted image, brought to the grid of the map",
 }
 #: Keys of a sidecar that a text says once for all maps that share it.
-_SAID_ONCE = ("EchoTime", "PhaseSign", "EstimationAlgorithm", "SusceptibilityReference")
+_SAID_ONCE = (
+    "EchoTime",
+    "PhaseSign",
+    "EstimationAlgorithm",
+    "SusceptibilityReference",
+    "MapGeneratedBy",
+)
 #: Runs that a heading names.
 _MOST_NAMES = 4
 
@@ -201,6 +207,8 @@ def _reconstruction(members: Sequence[Result]) -> list[str]:
     if not processings[0]:
         told = sidecar.get("EstimationAlgorithm")
         made = f" Its sidecar names the algorithm {plain(told)}." if told else ""
+        programs = sidecar.get("MapGeneratedBy") or []
+        made += f" Its dataset names {', '.join(map(str, programs))}." if programs else ""
         return [sentence("regions", "imported") + made]
     sentences = []
     scale = pooled(member["sidecar"].get("PhaseScale") for member in members)

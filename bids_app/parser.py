@@ -16,6 +16,7 @@ from qsmref import files
 from qsmref.analysis.region_methods import ATLASES_BY_NAME
 from qsmref.problems import printable
 from qsmref.settings import GROUPS, PRESETS, Settings
+from qsmref.usage import Parser
 
 #: What ``analysis_level`` may be.
 LEVELS = ("participant", "group")
@@ -90,7 +91,7 @@ def _check_paths(parser, bids_dir: Path, output_dir: Path, settings: Settings) -
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsmref",
         description="Quantitative susceptibility maps from multi-echo gradient-echo data in BIDS, "
         "and tables of the differences between regions.",

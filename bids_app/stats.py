@@ -15,6 +15,7 @@ from pathlib import Path
 import qsmref
 from qsmref.analysis.methods import COHORT_TESTS, FAMILIES, POWER_DIFFERENCES, TIMES, UNITS
 from qsmref.problems import DataError, ExitCode, io_sentence
+from qsmref.usage import Parser
 
 PROG = "qsmref-stats"
 
@@ -29,16 +30,9 @@ output cannot be written. The last line printed says the same.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Parser whose errors are one sentence and exit code 2."""
-
-    def error(self, message: str):
-        self.exit(int(ExitCode.USAGE), f"{self.prog}: {message.rstrip('.')}. See --help.\n")
-
-
 def _build_parser() -> argparse.ArgumentParser:
     """Parser of the command line; the documentation renders it."""
-    parser = _Parser(
+    parser = Parser(
         prog=PROG,
         description="Compare groups of participants, or sessions, in the susceptibility of regions "
         "and in every difference of two regions, from a table of region means.",

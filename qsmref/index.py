@@ -12,7 +12,7 @@ from typing import Any
 from . import files
 from .headers import Grid, regular_size
 from .metadata import RUN_ENTITIES, Name, parse_name
-from .problems import DataError, ExitCode, shown
+from .problems import DataError, ExitCode, printable, shown
 from .runs import Source
 
 #: Kinds of files that ``--bids-filter-file`` can filter, and how pybids finds them.
@@ -126,6 +126,15 @@ class Dataset:
             regular_size(root / "dataset_description.json")
         description = read_description(root)
         is_derivative = label != "raw" or description.get("DatasetType") == "derivative"
+        told = description.get("GeneratedBy", [])
+        # pybids takes it for granted.
+        if is_derivative and not (
+            isinstance(told, list) and all(isinstance(x, dict) for x in told)
+        ):
+            raise DataError(
+                f"{root}/dataset_description.json: GeneratedBy is {shown(told)}, and BIDS has a "
+                'list there: write it as [{"Name": "...", "Version": "..."}].'
+            )
         if label == "raw":
             label = label_of_input(root)
         database = None if database_dir is None else database_dir / label
@@ -271,11 +280,27 @@ def label_of_input(root: Path) -> str:
     return _program(description) if description.get("DatasetType") == "derivative" else "raw"
 
 
+def generated_by(root: Path) -> tuple[str, ...]:
+    """Programs that made a derivative, with their versions, as it says; none of a raw dataset."""
+    description = read_description(root)
+    if description.get("DatasetType") != "derivative":
+        return ()
+    told = (
+        " ".join(printable(entry[k])[:60] for k in ("Name", "Version") if entry.get(k))
+        for entry in _generated(description)
+        if entry.get("Name")
+    )
+    return tuple(dict.fromkeys(told))[:5]
+
+
+def _generated(description: Mapping[str, Any]) -> list[dict[str, Any]]:
+    entries = description.get("GeneratedBy")
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+
+
 def _program(description: Mapping[str, Any]) -> str:
-    generated = description.get("GeneratedBy")
-    first = generated[0] if isinstance(generated, list) and generated else {}
-    named = first.get("Name") if isinstance(first, dict) else None
-    name = str(named or description.get("Name") or "")[:40]
+    named = [entry.get("Name") for entry in _generated(description)[:1]]
+    name = str((named and named[0]) or description.get("Name") or "")[:40]
     return "".join(c for c in name.lower() if c.isascii() and c.isalnum()) or "maps"
 
 

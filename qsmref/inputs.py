@@ -15,7 +15,7 @@ from typing import Any
 from . import metadata
 from .anatomy import find_anatomy, lies_on_t1w, magnitudes_of
 from .atlases import Atlas, open_atlases
-from .index import Dataset, Image, read_filters, subjects
+from .index import Dataset, Image, generated_by, read_filters, subjects
 from .metadata import RUN_ENTITIES, is_label
 from .problems import DataError, ExitCode, Problem, shown
 from .runs import Anatomy, EchoRun, MapRun, Regions, Run, Source
@@ -129,6 +129,11 @@ def _subject_runs(
     sentence = f"{where} has no {what} of this participant"
     if query.sessions or query.filter_file:
         sentence += " that passes the filters"
+    if query.maps is None and raw.files(subject, "chimap"):
+        sentence += (
+            '; for its maps (Chimap) to be used, dataset_description.json must have "DatasetType": '
+            '"derivative", or the folder be given with --derivatives'
+        )
     code = ExitCode.NO_MATCH if query.sessions or query.filter_file else ExitCode.MISSING_INPUT
     return [], [Problem(subject, sentence + ".", code)]
 
@@ -229,6 +234,7 @@ def _map_runs(subject, dataset, raw, derivatives, query, shared) -> tuple[list[R
         groups.setdefault(file.name.prefix, []).append(file)
     runs: list[Run] = []
     problems: list[Problem] = []
+    made_by = generated_by(dataset.root)
     for prefix, group in groups.items():
         try:
             _check_name(group[0])
@@ -243,7 +249,7 @@ def _map_runs(subject, dataset, raw, derivatives, query, shared) -> tuple[list[R
             if query.template is not None or spaces:
                 magnitude = magnitudes_of(group[0], raw, derivatives, dataset)
                 extras |= _way_of_map(group[0], query.template, magnitude, extras)
-            extras |= {"chimap": group[0].source, "magnitude": magnitude}
+            extras |= {"chimap": group[0].source, "magnitude": magnitude, "made_by": made_by}
             runs.append(MapRun(subject, prefix, **extras))
         except DataError as error:
             problems.append(Problem(subject, str(error), error.code, prefix=prefix))

@@ -201,11 +201,9 @@ class EchoRun(Run):
     phase_range: tuple[float, float] | None = None
     #: Whether the phase of alternating readouts is going to be corrected.
     bipolar: bool = False
-    #: s
-    echo_times: tuple[float, ...] = field(init=False, default=())
+    echo_times: tuple[float, ...] = field(init=False, default=())  #: s
     phase_scale: PhaseScale = field(init=False, default=PhaseScale())
-    #: Hz
-    imaging_frequency: float = field(init=False, default=0.0)
+    imaging_frequency: float = field(init=False, default=0.0)  #: Hz
     #: What all sidecars say alike of the acquisition, by the names of BIDS.
     acquisition: Mapping[str, Any] = field(init=False, default_factory=dict)
 
@@ -302,6 +300,7 @@ class MapRun(Run):
     chimap: Source
     #: Magnitudes on its grid, for the registration; none where they are not needed.
     magnitude: tuple[Source, ...] = ()
+    made_by: tuple[str, ...] = ()  #: Programs, with their versions, as its dataset says.
     metadata: Mapping[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self):

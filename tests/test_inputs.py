@@ -292,6 +292,23 @@ def test_derivative_without_a_description(bids, regions):
     assert runs[0].mask is not None
 
 
+@pytest.mark.parametrize("told", [{"Name": "QSMxT"}, "QSMxT", [None]])
+def test_derivative_whose_programs_are_no_list(bids, regions, told):
+    tiny.edit_json(regions / "dataset_description.json", GeneratedBy=told)
+    with pytest.raises(DataError, match="GeneratedBy is .*, and BIDS has a list there") as error:
+        discover(bids, Query(derivatives={"mine": regions}))
+    assert error.value.code == ExitCode.BAD_DATA
+
+
+def test_maps_without_a_description(regions):
+    chi = regions / "sub-01/anat/sub-01_Chimap.nii.gz"
+    shutil.copy(next((regions / "sub-01/anat").glob("*mask.nii.gz")), chi)
+    (regions / "dataset_description.json").unlink()
+    _, problems = discover(regions, Query())
+    assert 'must have "DatasetType": "derivative"' in problems[0].sentence
+    assert problems[0].code == ExitCode.MISSING_INPUT
+
+
 def test_broken_sidecar(bids):
     anat(bids, "echo-1_part-mag_MEGRE.json").write_text('{"EchoTime": ')
     problem = only_problem(bids)

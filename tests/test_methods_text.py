@@ -207,9 +207,10 @@ def test_transforms_that_were_there_are_told_as_such(result, told, words, absent
 def test_maps_of_other_programs_claim_no_reconstruction(result):
     imported = without(result, "Processing", "PhaseScale", *ACQUIRED)
     imported["sidecar"]["EstimationAlgorithm"] = "their own"
+    imported["sidecar"]["MapGeneratedBy"] = ["QSMxT 6.4.2", "a_b"]
     text = methods_text([imported])
     assert "made by another program were used as they are" in text
-    assert "Its sidecar names the algorithm their own." in text
+    assert "Its sidecar names the algorithm their own. Its dataset names QSMxT 6.4.2, a_b." in text
     assert "MEDI" not in text
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import qsmref
-from bids_app import parser
+from bids_app import parser, stats
+from qsmref.phantom import cli
 from qsmref.reconstruction import background, inversion, methods
 from qsmref.settings import GROUPS, PRESETS, Settings
 
@@ -145,6 +146,18 @@ def test_the_levels_are_those_of_a_bids_app(bids):
     with pytest.raises(SystemExit) as end:
         parser.parse_args([str(bids / "bids"), str(bids / "out"), "session"])
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "start"),
+    [(parser, "qsmref: "), (stats, "qsmref-stats: "), (cli, "qsmref-phantom: ")],
+)
+def test_a_wrong_command_line_gets_one_sentence(module, start, capsys):
+    with pytest.raises(SystemExit) as end:
+        module._build_parser().parse_args(["a\nb"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(start) and line.endswith(". See --help. Exit status 2")
 
 
 def test_numbers_of_the_group_level(bids, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -318,6 +319,26 @@ def test_the_sidecar_of_a_map_given_again_tells_of_the_map_and_not_of_the_run_th
     assert not {"Registration", "ReferenceStatistics"} & set(sidecar)
     assert sidecar["Warnings"] == list(run.warnings)
     assert sidecar["Sources"][0] == "bids:mine:sub-01/anat/sub-01_Chimap.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("description", "told"),
+    [
+        (
+            {"DatasetType": "derivative", "GeneratedBy": [{"Name": "QSMxT", "Version": "6.4"}]},
+            ["QSMxT 6.4"],
+        ),
+        ({"DatasetType": "derivative", "GeneratedBy": [{"Name": "a"}, {"Version": 1}]}, ["a"]),
+        ({"DatasetType": "derivative", "GeneratedBy": []}, None),
+        # A raw dataset says who converted the images.
+        ({"DatasetType": "raw", "GeneratedBy": [{"Name": "dcm2niix"}]}, None),
+    ],
+)
+def test_the_sidecar_names_who_made_the_map(data, tmp_path, description, told):
+    maps = shutil.copytree(data["maps"], tmp_path / "maps")
+    tiny.edit_json(maps / "dataset_description.json", **description)
+    (run,), _ = discover(data["bids"], Query(derivatives={"mine": maps}, maps="mine"))
+    assert imported(run).get("MapGeneratedBy") == told
 
 
 def test_references_that_are_asked_for(data, tmp_path):

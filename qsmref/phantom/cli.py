@@ -15,16 +15,10 @@ from pathlib import Path
 
 from .. import __version__
 from ..problems import DataError, ExitCode
+from ..usage import Parser
 from . import cli_study
 
 PROG = "qsmref-phantom"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Parser whose errors are one sentence and exit code 2."""
-
-    def error(self, message: str):
-        self.exit(int(ExitCode.USAGE), f"{self.prog}: {message.rstrip('.')}. See --help.\n")
 
 
 def _effect(text: str) -> tuple[str, float]:
@@ -57,13 +51,13 @@ def _group(text: str) -> str:
 
 def _build_parser() -> argparse.ArgumentParser:
     """Parser of the command line; the documentation renders it."""
-    parser = _Parser(
+    parser = Parser(
         prog=PROG,
         description="Simulate what a susceptibility mapping study acquires, and keep the truth.",
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, parser_class=_Parser
+        dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
     _add_dataset(commands)
     _add_study(commands)

@@ -75,11 +75,13 @@ def imported(run: MapRun) -> dict[str, Any]:
     A map of ours has the entries of its reconstruction (`Processing`, `EstimationAlgorithm`, echo
     times, ...), which stay: they say how these voxels were made. What its run said of regions,
     registration and warnings is not of this run, which says its own. Its programs become
-    `MapSoftware`.
+    `MapSoftware`, and those that its dataset names `MapGeneratedBy`.
     """
     kept = {key: value for key, value in run.metadata.items() if key not in _OF_THAT_RUN}
     if "Software" in run.metadata:
         kept["MapSoftware"] = run.metadata["Software"]
+    if run.made_by:
+        kept["MapGeneratedBy"] = list(run.made_by)
     return {
         **kept,
         "Description": "Susceptibility map made by another program",
