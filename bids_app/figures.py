@@ -138,6 +138,8 @@ def _phases(view: View, files: Mapping[str, Any], sidecar: Mapping[str, Any]) ->
         if not files.get(kind):
             continue
         phase = pictures.load(files[kind], volume=k)
+        if files.get(f"{kind}_real"):
+            phase = np.arctan2(phase, pictures.load(files[f"{kind}_real"], volume=k))
         if phase.shape != view.shape:
             continue
         echo = f"{which} echo" + (f", {times[k]:.4g}\u00a0ms" if times else "")

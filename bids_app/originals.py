@@ -71,7 +71,8 @@ def find_originals(
     Returns
     -------
     dict
-        `phase_first`, `phase_last`: phase of these echoes, one file where it has all of them.
+        `phase_first`, `phase_last`: phase of these echoes, one file where it has all of them; or
+        their imaginary parts, with the real ones in `phase_first_real` and `phase_last_real`.
         `mask`: the brain mask that was found beside a map made elsewhere.
         `registration`: `t1w`, `template` (images), `map_to_t1w`, `template_to_map` (ITK
         transforms; the second leads to the T1-weighted image where there is one).
@@ -82,11 +83,18 @@ def find_originals(
     masks = [path for path in sources if parse_name(path).suffix == "mask"]
     if masks:
         found["mask"] = masks[0]
-    phases = [path for path in sources if parse_name(path).entities.get("part") == "phase"]
+    parts: dict[str, list[Path]] = {}
+    for path in sources:
+        parts.setdefault(parse_name(path).entities.get("part", ""), []).append(path)
+    phases, real = parts.get("phase", []), []
+    if not phases:
+        phases, real = parts.get("imag", []), parts.get("real", [])
     if phases:
         found["phase_first"] = phases[0]
+        found |= {"phase_first_real": real[0]} if real else {}
     if len(phases) > 1 or (phases and pictures.volumes(phases[0]) > 1):
         found["phase_last"] = phases[-1]
+        found |= {"phase_last_real": real[-1]} if real else {}
     told = sidecar.get("Registration")
     registration = (
         _registration(datasets, anat, prefix, told, settings) if isinstance(told, Mapping) else {}

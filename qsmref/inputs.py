@@ -158,16 +158,15 @@ def _echo_runs(subject, files, raw, derivatives, query, shared) -> tuple[list[Ru
                     f"{group[0].source.name}: another run has the name {prefix} too; choose one "
                     "with --bids-filter-file."
                 )
-            magnitude, phase, warnings = _paired(group)
+            echoes = _paired(group)
             extras = _extras(group[0], raw, derivatives, query, shared)
-            extras["warnings"] += warnings
+            extras["warnings"] += echoes.pop("warnings")
             runs.append(
                 EchoRun(
                     subject,
                     prefix,
                     **extras,
-                    magnitude=magnitude,
-                    phase=phase,
+                    **echoes,
                     phase_units=query.phase_units,
                     phase_range=query.phase_range,
                     bipolar=query.bipolar,
@@ -191,18 +190,21 @@ def _check_name(file: Image) -> None:
 
 
 def _has_phase(group: Iterable[Image]) -> bool:
-    return any(f.name.entities.get("part") == "phase" for f in group)
+    return any(f.name.entities.get("part") in ("phase", "imag") for f in group)
 
 
-def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, ...], tuple]:
-    """Magnitude and phase of each echo, in the order of the echo numbers, and warnings."""
-    parts: dict[str, dict[int, Source]] = {"mag": {}, "phase": {}}
+def _paired(group: Sequence[Image]) -> dict[str, Any]:
+    """Magnitude and phase of each echo, in the order of the echo numbers, and warnings.
+
+    Without a phase, the real and the imaginary part (`cartesian`).
+    """
+    parts: dict[str, dict[int, Source]] = {"mag": {}, "phase": {}, "real": {}, "imag": {}}
     for file in group:
         part = file.name.entities.get("part", "mag")
         if part not in parts:
             raise DataError(
-                f"{file.source.name} is part-{part}; magnitude and phase are needed: convert real "
-                "and imaginary images first."
+                f"{file.source.name} is part-{part}, which BIDS does not know; it has part-mag, "
+                "part-phase, part-real and part-imag."
             )
         echo = file.name.entities.get("echo", "1")
         if not (echo.isascii() and echo.isdigit()):
@@ -210,7 +212,11 @@ def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, .
         if int(echo) in parts[part]:
             raise DataError(f"{file.source.name}: echo {int(echo)} is there twice.")
         parts[part][int(echo)] = file.source
-    for present, absent, what in (("mag", "phase", "phase"), ("phase", "mag", "magnitude")):
+    cartesian = bool(parts["imag"]) and not parts["phase"]
+    words = {"mag": "magnitude", "imag": "imaginary"}
+    first, second = ("real", "imag") if cartesian else ("mag", "phase")
+    for present, absent in ((first, second), (second, first)):
+        what = words.get(absent, absent)
         missing = sorted(set(parts[present]) - set(parts[absent]))
         if missing:
             example = parts[present][missing[0]].name
@@ -219,13 +225,13 @@ def _paired(group: Sequence[Image]) -> tuple[tuple[Source, ...], tuple[Source, .
                 f"{example} has no {what} image{which} (part-{absent}) beside it; both are needed.",
                 ExitCode.MISSING_INPUT,
             )
-    order = sorted(parts["mag"])
+    order = sorted(parts[first])
     warnings: tuple[str, ...] = ()
     if order != list(range(1, len(order) + 1)):
         numbers = ", ".join(map(str, order))
         warnings = (f"{group[0].name.prefix} has the echoes {numbers} only.",)
-    magnitude, phase = (tuple(parts[part][e] for e in order) for part in ("mag", "phase"))
-    return magnitude, phase, warnings
+    magnitude, phase = (tuple(parts[part][e] for e in order) for part in (first, second))
+    return {"magnitude": magnitude, "phase": phase, "cartesian": cartesian, "warnings": warnings}
 
 
 def _map_runs(subject, dataset, raw, derivatives, query, shared) -> tuple[list[Run], list[Problem]]:

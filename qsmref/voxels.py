@@ -134,12 +134,16 @@ def _check_magnitude(array: np.ndarray, path: str | os.PathLike) -> np.ndarray:
             f"{_name(path)}: stored values run from {low:g} to {high:g}, and a magnitude is not "
             "negative; is it the phase, or was the header's scaling lost?"
         )
-    if not _MAGNITUDES[0] <= high <= _MAGNITUDES[1]:
-        raise DataError(
-            f"{_name(path)}: the largest value is {high:g}, which leaves no room to compute with; "
-            "was the header's scaling damaged?"
-        )
+    _check_size(high, path)
     return array
+
+
+def _check_size(largest: float, path: str | os.PathLike) -> None:
+    if not _MAGNITUDES[0] <= largest <= _MAGNITUDES[1]:
+        raise DataError(
+            f"{_name(path)}: the largest value is {largest:g}, which leaves no room to compute "
+            "with; was the header's scaling damaged?"
+        )
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
@@ -222,6 +226,51 @@ def read_phase(
     return _read_checked(paths, in_radians)
 
 
+def read_cartesian(
+    real: Iterable[str | os.PathLike], imaginary: Iterable[str | os.PathLike]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Magnitude and phase (rad), (x, y, z, echo), of real and imaginary parts.
+
+    Parameters
+    ----------
+    real, imaginary : iterable of path
+        Files that hold one echo or several each, in the same order.
+
+    Raises
+    ------
+    DataError
+        As :func:`read_echo`, and for a part that cannot be one.
+    """
+    real, imaginary = list(real), list(imaginary)
+    across = _read_checked(real, _check_part)
+    up = _read_checked(imaginary, _check_part)
+    # Where the offset of unsigned storage was lost, zero is no longer in the middle.
+    if across.min() >= 0 and up.min() >= 0:
+        raise DataError(
+            f"{_name(real[0])} and {_name(imaginary[0])}: no echo has a value below 0, and real "
+            "and imaginary parts have both signs; was the header's scaling lost?"
+        )
+    magnitude = np.hypot(across, up)
+    return magnitude, np.arctan2(up, across, out=across)
+
+
+def _check_part(array: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    _check_echo(array, path)
+    _check_levels(array, path)
+    low, high = span(array)
+    _check_size(max(high, -low), path)
+    return array
+
+
+def _check_levels(array: np.ndarray, path: str | os.PathLike) -> None:
+    levels = np.unique(array.ravel()[:: max(1, array.size // 10_000)]).size
+    if levels < min(_LEVELS, array.size):
+        raise DataError(
+            f"{_name(path)} has {levels} different values only; it was rounded when it was stored, "
+            "or is no phase: export it again."
+        )
+
+
 def _in_radians(
     array: np.ndarray,
     path: str | os.PathLike,
@@ -232,13 +281,8 @@ def _in_radians(
     from .reconstruction.phase import phase_to_radians
 
     _check_echo(array, path)
+    _check_levels(array, path)
     least, most = span(array)
-    levels = np.unique(array.ravel()[:: max(1, array.size // 10_000)]).size
-    if levels < min(_LEVELS, array.size):
-        raise DataError(
-            f"{_name(path)} has {levels} different values only; it was rounded when it was stored, "
-            "or is no phase: export it again."
-        )
     if low is None or high is None:
         width = (most - least) / (2 * np.pi)
         # 2 % is room for rounding and for a scanner's interpolation; 0.1 rad for a whole image

@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qsmref import files, tables, voxels
+from qsmref.acquisition import echo_times, imaging_frequency, phase_scale, sensible
 from qsmref.analysis.names import label_names
 from qsmref.headers import Grid
 from qsmref.inputs import Query, discover
 from qsmref.plausible import echo_doubts, field_doubts, mask_doubts
 from qsmref.problems import DataError
-from qsmref.runs import echo_times, imaging_frequency, phase_scale, sensible
 from qsmref.settings import Settings
 
 #: Inputs that once ended otherwise than they should, by mutation and seed.

@@ -12,10 +12,11 @@ import tiny_bids as tiny
 from discovery import anat, only_problem
 
 from qsmref import voxels
+from qsmref.acquisition import imaging_frequency
 from qsmref.inputs import Query, discover
 from qsmref.metadata import read_sidecar
 from qsmref.problems import DataError, ExitCode, Problem, exit_code
-from qsmref.runs import EchoRun, imaging_frequency
+from qsmref.runs import EchoRun
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,9 @@ class CombineMagnitudes(Interface):
 
     def _compute(self, folder: Path) -> None:
         like = nib.load(self.inputs.magnitude[0])
-        magnitude = voxels.read_magnitude(self.inputs.magnitude)
+        self._save_magnitude(voxels.read_magnitude(self.inputs.magnitude), folder, like)
+
+    def _save_magnitude(self, magnitude: np.ndarray, folder: Path, like) -> None:
         self._save("magnitude", magnitude, folder, like)
         self._save("combined", voxels.combine_echoes(magnitude), folder, like)
 
@@ -51,6 +53,9 @@ class _LoadEchoesInput(_CombineInput):
     phase_high = traits.Float(desc="stored value that means pi; undefined for radians")
     phase_declared = traits.Bool(False, usedefault=True, desc="the user vouches for radians")
     phase_sign = traits.Enum(1, -1, usedefault=True, desc="factor for the phase")
+    cartesian = traits.Bool(
+        False, usedefault=True, desc="magnitude and phase are the real and the imaginary part"
+    )
 
 
 class _LoadEchoesOutput(_CombineOutput):
@@ -58,17 +63,22 @@ class _LoadEchoesOutput(_CombineOutput):
 
 
 class LoadEchoes(CombineMagnitudes):
-    """Read the echoes, check every voxel, and bring the phase to radians."""
+    """Read the echoes, check every voxel, and bring them to magnitude and radians."""
 
     input_spec = _LoadEchoesInput
     output_spec = _LoadEchoesOutput
 
     def _compute(self, folder: Path) -> None:
-        super()._compute(folder)
-        low, high = self._optional("phase_low"), self._optional("phase_high")
-        phase = voxels.read_phase(self.inputs.phase, low, high, self.inputs.phase_declared)
+        like = nib.load(self.inputs.magnitude[0])
+        if self.inputs.cartesian:
+            magnitude, phase = voxels.read_cartesian(self.inputs.magnitude, self.inputs.phase)
+        else:
+            magnitude = voxels.read_magnitude(self.inputs.magnitude)
+            low, high = self._optional("phase_low"), self._optional("phase_high")
+            phase = voxels.read_phase(self.inputs.phase, low, high, self.inputs.phase_declared)
+        self._save_magnitude(magnitude, folder, like)
         phase *= self.inputs.phase_sign
-        self._save("phase", phase, folder, nib.load(self.inputs.magnitude[0]))
+        self._save("phase", phase, folder, like)
 
 
 class _BrainMaskInput(InputSpec):

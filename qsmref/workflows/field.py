@@ -28,6 +28,7 @@ def init_field_wf(
     phase_high: float | None = None,
     phase_declared: bool = False,
     phase_sign: int = 1,
+    cartesian: bool = False,
     phase_offset: str = "none",
     bipolar: bool = False,
     echo_fit: str = "anchored",
@@ -45,7 +46,7 @@ def init_field_wf(
 
     Parameters
     ----------
-    shape, echo_times, phase_low, phase_high, phase_declared, phase_sign
+    shape, echo_times, phase_low, phase_high, phase_declared, phase_sign, cartesian
         As for :func:`~qsmref.workflows.init_reconstruction_wf`, and so are all others.
 
     Inputs
@@ -80,7 +81,7 @@ def init_field_wf(
     inputs = pe.Node(niu.IdentityInterface(["magnitude", "phase", "mask"]), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface([*_OUTPUTS, *_INFOS]), name="outputnode")
     load = make_node(LoadEchoes(), "load_echoes", volumes=3 * echoes, **light)
-    load.inputs.trait_set(phase_declared=phase_declared, phase_sign=phase_sign)
+    load.inputs.trait_set(phase_declared=phase_declared, phase_sign=phase_sign, cartesian=cartesian)
     if phase_low is not None:
         load.inputs.trait_set(phase_low=phase_low, phase_high=phase_high)
     # A mask that is given needs no program, whatever would make the others.

@@ -39,6 +39,7 @@ def init_reconstruction_wf(
     phase_high: float | None = None,
     phase_declared: bool = False,
     phase_sign: int = 1,
+    cartesian: bool = False,
     phase_offset: str = "none",
     bipolar: bool = False,
     echo_fit: str = "anchored",
@@ -84,6 +85,8 @@ def init_reconstruction_wf(
         Whether the user vouches for radians.
     phase_sign : {1, -1}
         Factor for the phase.
+    cartesian : bool
+        Whether `magnitude` and `phase` are the real and the imaginary part.
     bipolar : bool
         Whether echoes were read in alternating directions.
     phase_offset, echo_fit, unwrap, mask_method, background, inversion : str
@@ -149,6 +152,7 @@ def init_reconstruction_wf(
         phase_high=phase_high,
         phase_declared=phase_declared,
         phase_sign=phase_sign,
+        cartesian=cartesian,
         phase_offset=phase_offset,
         bipolar=bipolar,
         echo_fit=echo_fit,

@@ -59,6 +59,8 @@ def acquisition(run: EchoRun, settings: Settings) -> dict[str, Any]:
 
 
 def _scale_in_words(run: EchoRun) -> str:
+    if run.cartesian:
+        return "the angle of real and imaginary parts"
     scale = run.phase_scale
     said = "declared by the user" if scale.declared else "as the sidecars say"
     unit = "radians" if scale.low is None else f"{scale.low:g} to {scale.high:g} mean -pi to pi"

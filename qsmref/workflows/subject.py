@@ -204,6 +204,7 @@ def _reconstruction(
         phase_high=scale.high,
         phase_declared=scale.declared,
         phase_sign=settings.phase_sign,
+        cartesian=run.cartesian,
         phase_offset=settings.phase_offset,
         bipolar=settings.bipolar,
         echo_fit=settings.echo_fit,
