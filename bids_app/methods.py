@@ -112,6 +112,7 @@ def _kind(result: Result) -> str:
         "said": {key: sidecar.get(key) for key in _SAID_ONCE},
         "methods": {k: v.get("method") for k, v in steps.items()},
         "phase": _phase_correction(steps.get("PhaseCorrection", {})),
+        "turned": bool(steps.get("Echoes", {}).get("alternating_axes")),
         "registration": _registration(result),
         "atlases": sorted(result.get("measured", {})),
         "swept": [name for name, _ in _swept(result)],
@@ -215,6 +216,8 @@ def _reconstruction(members: Sequence[Result]) -> list[str]:
     if scale:
         turned = ", with the sign turned" if sidecar.get("PhaseSign", 1) == -1 else ""
         sentences.append(f"Phase values are {scale}{turned}.")
+    if any(processing.get("Echoes", {}).get("alternating_axes") for processing in processings):
+        sentences.append("Turns of the phase by π from plane to plane were taken out.")
     for step, name in STEPS.items():
         infos = [processing[step] for processing in processings if step in processing]
         if not infos:

@@ -1,4 +1,4 @@
-"""Real and imaginary parts in place of magnitude and phase: the map is the same."""
+"""Real and imaginary parts for magnitude and phase, planes that turn by pi: the map is the same."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import tiny_bids as tiny
 from qsmref import images, voxels
 from qsmref.inputs import Query, discover
 from qsmref.problems import DataError, ExitCode
+from qsmref.reconstruction.phase import remove_alternation
 
 
 def to_cartesian(folder, keep: str = "") -> None:
@@ -88,6 +89,64 @@ def test_the_whole_command(tmp_path, capsys):
     assert "Phase values are the angle of real and imaginary parts." in page
     assert shown[0] == shown[1] > 0
     np.testing.assert_allclose(found[1], found[0], atol=1e-4 * np.ptp(found[0]))
+
+
+def turn(path, axes=(2,)) -> None:
+    """Turn odd planes of a phase by pi, as an image of k-space that was not centred has them."""
+    phase, image = images.load(path)
+    for axis in axes:
+        np.moveaxis(phase, axis, 0)[1::2] += np.pi
+    phase = np.angle(np.exp(1j * phase)).astype(np.float32)
+    tiny.write_image(path, phase, image.affine)
+
+
+def test_planes_that_turn_are_turned_back_and_it_is_said(tmp_path, capsys):
+    found = []
+    for kind in ("as it is", "turned"):
+        root = tmp_path / kind
+        tiny.make_dataset(root / "bids")
+        tiny.make_regions(root / "regions")
+        if kind == "turned":
+            for path in (root / "bids/sub-01/anat").glob("*part-phase*.nii.gz"):
+                turn(path)
+        run = app_runner.Runner(root, capsys)
+        done = run(root / "bids", *app_runner.regions(root))
+        assert done.code == ExitCode.OK, done.out + done.err
+        path = done.output_dir / "sub-01/anat/sub-01_desc-unreferenced_Chimap.nii.gz"
+        found.append(images.load(path)[0])
+        sidecar = json.loads(path.with_name(path.name[:-7] + ".json").read_text(encoding="utf-8"))
+        axes = [2] if kind == "turned" else []
+        assert sidecar["Processing"]["Echoes"]["alternating_axes"] == axes
+        said = "the phase turned by pi from each plane to the next along k"
+        page = (done.output_dir / "sub-01.html").read_text(encoding="utf-8")
+        assert (said in page) == (kind == "turned")
+        assert ("Turns of the phase by π from plane to plane" in page) == (kind == "turned")
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4 * np.ptp(found[0]))
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
+def test_turns_are_found_along_every_axis(tmp_path, axes):
+    (run,), _ = discover(tiny.make_dataset(tmp_path / "bids"), Query())
+    magnitude = voxels.read_magnitude(run.magnitude_files)
+    phase = voxels.read_phase(run.phase_files, None, None, False)
+    same, none = remove_alternation(magnitude, phase)
+    assert same is phase and none == ()
+    turned = phase.copy()
+    for axis in axes:
+        np.moveaxis(turned, axis, 0)[1::2] += np.float32(np.pi)
+    back, found = remove_alternation(magnitude, turned)
+    assert found == axes
+    assert np.abs(back).max() <= np.float32(np.pi) and back.dtype == np.float32
+    np.testing.assert_allclose(np.exp(1j * back), np.exp(1j * phase), atol=1e-5)
+
+
+@pytest.mark.parametrize("turns", [-0.3, 0.3])
+def test_steep_fields_are_no_turns(turns):
+    """A field of .3 turns a plane, as a bad shim may have, is left alone."""
+    ramp = 2 * np.pi * turns * np.arange(12)[None, None, :, None]
+    phase = np.angle(np.exp(1j * (ramp + np.zeros((8, 9, 12, 1))))).astype(np.float32)
+    same, axes = remove_alternation(np.ones_like(phase), phase)
+    assert same is phase and axes == ()
 
 
 def test_a_phase_is_used_where_there_is_one(tmp_path):

@@ -16,7 +16,7 @@ from ..reconstruction.checks import echo_spacing, evenly_spaced
 from ..reconstruction.echoes import fit_echoes
 from ..reconstruction.mask import brain_mask, erode, phase_quality_mask
 from ..reconstruction.parameters import method_parameters
-from ..reconstruction.phase import correct_bipolar, remove_phase_offset
+from ..reconstruction.phase import correct_bipolar, remove_alternation, remove_phase_offset
 from ..reconstruction.romeo import phase_quality
 from .base import InputSpec, Interface
 
@@ -60,6 +60,7 @@ class _LoadEchoesInput(_CombineInput):
 
 class _LoadEchoesOutput(_CombineOutput):
     phase = File(desc="(x, y, z, echo), rad")
+    info = File(desc="what was done")
 
 
 class LoadEchoes(CombineMagnitudes):
@@ -78,7 +79,16 @@ class LoadEchoes(CombineMagnitudes):
             phase = voxels.read_phase(self.inputs.phase, low, high, self.inputs.phase_declared)
         self._save_magnitude(magnitude, folder, like)
         phase *= self.inputs.phase_sign
+        phase, axes = remove_alternation(magnitude, phase)
         self._save("phase", phase, folder, like)
+        info: dict = {"alternating_axes": list(axes)}
+        if axes:
+            across = " and ".join("ijk"[axis] for axis in axes)
+            info["warning"] = (
+                f"the phase turned by pi from each plane to the next along {across}, as where a "
+                "Fourier transform was not centred; this was taken out."
+            )
+        self._save_json("info", info, folder)
 
 
 class _BrainMaskInput(InputSpec):

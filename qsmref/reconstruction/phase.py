@@ -117,6 +117,48 @@ def remove_phase_offset(
     return _wrap(phase - offset[..., None]), offset
 
 
+def remove_alternation(
+    magnitude: np.ndarray, phase: np.ndarray
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Take out turns by pi from each plane to the next, which some scanners leave in their phase.
+
+    Where a Fourier transform was not centred, its image has the factor (-1)^k in plane k: that of
+    slices in real and imaginary parts of some vendors, and of phases made of these.
+
+    Parameters
+    ----------
+    magnitude, phase : (x, y, z, echo) arrays
+        Phase in rad.
+
+    Returns
+    -------
+    phase : (x, y, z, echo) float32 array
+        rad, in [-pi, pi] where it was changed; `phase` itself where no plane turns.
+    axes : tuple of int
+        Array axes along which the planes turned.
+
+    Notes
+    -----
+    The first echo decides, whose field has turned least: planes turn where neighbours across them
+    differ by more than 120 degrees on the mean (of the cosine, weighted by the signal). Odd planes
+    are turned; which ones is a constant of the receiver's phase.
+    """
+    first = magnitude[..., 0] * np.exp(1j * phase[..., 0])
+    axes = []
+    for axis in range(3):
+        planes = np.moveaxis(first, axis, 0)
+        here, there = planes[1:].ravel(), planes[:-1].ravel()
+        size = float(np.abs(here) @ np.abs(there))
+        if size > 0 and float(np.vdot(there, here).real) < -0.5 * size:
+            axes.append(axis)
+    if not axes:
+        return phase, ()
+    phase = np.array(phase, dtype=np.float32)
+    for axis in axes:
+        np.moveaxis(phase, axis, 0)[1::2] += np.float32(math.pi)
+    return _wrap(phase), tuple(axes)
+
+
 class Bipolar(NamedTuple):
     """Result of :func:`correct_bipolar`."""
 

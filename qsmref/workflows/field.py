@@ -17,7 +17,7 @@ from .citations import sentence
 from .engine import Workflow, make_node
 
 _OUTPUTS = ["field", "noise", "mask", "combined"]
-_INFOS = ["mask_info", "phase_info", "echo_info", "quality_info", "unwrap_info"]
+_INFOS = ["load_info", "mask_info", "phase_info", "echo_info", "quality_info", "unwrap_info"]
 
 
 def init_field_wf(
@@ -64,7 +64,7 @@ def init_field_wf(
         Brain mask, after the criteria of phase quality.
     combined
         Magnitude, combined over echoes.
-    mask_info, echo_info, unwrap_info
+    load_info, mask_info, echo_info, unwrap_info
         What each step did.
     phase_info, quality_info
         The same, where the phase was corrected or the mask was cut.
@@ -80,7 +80,7 @@ def init_field_wf(
 
     inputs = pe.Node(niu.IdentityInterface(["magnitude", "phase", "mask"]), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface([*_OUTPUTS, *_INFOS]), name="outputnode")
-    load = make_node(LoadEchoes(), "load_echoes", volumes=3 * echoes, **light)
+    load = make_node(LoadEchoes(), "load_echoes", volumes=3 * echoes + 8, **light)
     load.inputs.trait_set(phase_declared=phase_declared, phase_sign=phase_sign, cartesian=cartesian)
     if phase_low is not None:
         load.inputs.trait_set(phase_low=phase_low, phase_high=phase_high)
@@ -122,7 +122,7 @@ def init_field_wf(
             (fit, unwrapping, [("field", "field")]),
             (trusted, unwrapping, [("mask", "mask")]),
             (load, unwrapping, [("combined", "magnitude")]),
-            (load, outputs, [("combined", "combined")]),
+            (load, outputs, [("combined", "combined"), ("info", "load_info")]),
             (mask, outputs, [("info", "mask_info")]),
             (trusted, outputs, [("mask", "mask")]),
             (fit, outputs, [("noise", "noise"), ("info", "echo_info")]),

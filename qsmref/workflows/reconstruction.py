@@ -26,7 +26,7 @@ _OUTPUTS = [
     "csf",
     "csf_info",
 ]
-_INFOS = ["mask_info", "phase_info", "echo_info", "quality_info", "unwrap_info"]
+_INFOS = ["load_info", "mask_info", "phase_info", "echo_info", "quality_info", "unwrap_info"]
 _INFOS += ["sign_info", "background_info", "inversion_info"]
 
 
@@ -133,7 +133,7 @@ def init_reconstruction_wf(
         Magnitude, combined over echoes.
     total_field, local_field
         Hz; the local field only with a background removal.
-    echo_info, mask_info, unwrap_info, sign_info, background_info, inversion_info
+    load_info, echo_info, mask_info, unwrap_info, sign_info, background_info, inversion_info
         What each step did.
     phase_info, quality_info
         The same, where the phase was corrected or the mask was cut.
@@ -177,7 +177,7 @@ def init_reconstruction_wf(
     )
     given = ["magnitude", "phase"] + ["mask"] * mask_given
     made = {"field": "field", "noise": "noise", "mask": "mask", "combined": "magnitude"}
-    told = ["combined", "mask_info", "echo_info", "unwrap_info"]
+    told = ["combined", "load_info", "mask_info", "echo_info", "unwrap_info"]
     told += ["phase_info"] * (bipolar or phase_offset != "none") + ["quality_info"] * mask_quality
     passed = ["chimap", "mask", "confidence", "total_field"]
     passed += ["sign_info", "background_info", "inversion_info"]

@@ -12,6 +12,7 @@ from .citations import reference
 def processing(settings: Settings, *, quality: bool, csf: bool) -> dict[str, str]:
     """Keys of the map's sidecar, and outputs of the reconstruction that go there."""
     keys = {
+        "Processing.Echoes": "load_info",
         "Processing.BrainMask": "mask_info",
         "Processing.EchoFit": "echo_info",
         "Processing.Unwrap": "unwrap_info",
