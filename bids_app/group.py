@@ -16,6 +16,7 @@ from qsmref.analysis import differential_table
 from qsmref.analysis import reference as reference_columns
 from qsmref.analysis import regions as region_columns
 from qsmref.analysis.cohort import Plan, Results, analyse, omnibus_names
+from qsmref.analysis.doubts import doubts_of
 from qsmref.analysis.reference import REFERENCES
 from qsmref.analysis.region_methods import STATISTICS
 from qsmref.analysis.tables import Measurements, RequestError, TableError, column, texts
@@ -217,12 +218,13 @@ def _compare(
         measured, notes = _measured(joined, settings)
         plan = _plan(joined, measured, settings)
         people = _missing_are_told(people, measured, settings)
+        doubts = doubts_of(measured, "ppb", people, settings.group_column, settings.covariates)
         results = analyse(measured, people, plan, _distances(joined, measured.pairs))
     except RequestError as error:
         raise DataError(str(error), ExitCode.USAGE) from error
     except TableError as error:
         raise DataError(str(error)) from error
-    results.notes[:0] = notes
+    results.notes[:0] = [*(f"{doubt[0].upper()}{doubt[1:]}" for doubt in doubts), *notes]
     _say_why(results, joined, output_dir)
     sources = {"Sources": [f"bids::{FOLDER}/{path_of('roi').name}"]}
     write_results(results, path_of, sources)
@@ -285,6 +287,7 @@ def _measured(joined: Joined, settings: Settings) -> tuple[Measurements, list[st
         tuple(covers),
         sessions,
         tuple(pairs.itertuples(index=False, name=None)),
+        settings.session_label,
     )
     if settings.regions:
         measured = measured.select(settings.regions)

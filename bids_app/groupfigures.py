@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
@@ -62,11 +63,13 @@ def cohort_figures(results: Results) -> list[CohortFigure]:
 def _drawn(
     name: str, title: str, caption: str, size: tuple[float, float], draw: Callable[[Figure], None]
 ) -> CohortFigure:
-    figure = Figure(figsize=size, dpi=110, layout="constrained", facecolor="white")
-    draw(figure)
-    canvas = FigureCanvasAgg(figure)
     stream = io.BytesIO()
-    canvas.print_png(stream)
+    # A name may have dollars in it.
+    with rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=size, dpi=110, layout="constrained", facecolor="white")
+        draw(figure)
+        canvas = FigureCanvasAgg(figure)
+        canvas.print_png(stream)
     return CohortFigure(name, title, caption, stream.getvalue(), *canvas.get_width_height())
 
 

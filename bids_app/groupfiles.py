@@ -13,12 +13,15 @@ from qsmref import files, tables
 from qsmref.analysis.cohort import Results
 from qsmref.analysis.columns import TITLES, describe, family_sentence
 from qsmref.analysis.statistics import group_labels
+from qsmref.analysis.tables import listed
 
 from .groupfigures import FIGURES, CohortFigure, cohort_figures
 from .grouptables import adjustment, whole_mask
 
 #: Regions that one line of the terminal names.
 _NAMED = 8
+#: Tables of the values as they are, whatever a comparison was adjusted for.
+_UNADJUSTED = ("variance", "stability", "growth", "reliability", "power", "outliers")
 
 
 def write_results(
@@ -92,8 +95,10 @@ def _facts(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     if name == "excluded":
         return {}
     content: dict[str, Any] = {"Groups": dict(facts.get("groups", {}))}
-    if facts.get("covariates"):
+    if facts.get("covariates") and name not in _UNADJUSTED:
         content["Covariates"] = list(facts["covariates"])
+    if facts.get("sessions"):
+        content["Sessions"] = list(facts["sessions"])
     if "test" in facts and name in ("ttest", "specifications", "change"):
         content["Test"] = facts["test"]
         content["Confidence"] = facts.get("confidence", 0.95)
@@ -104,6 +109,8 @@ def _facts(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         content |= {"Permutations": facts["permutations"], "RandomSeed": facts["seed"]}
     if name == "change":
         content["FirstSession"] = facts.get("first_session", "n/a")
+        if "second_session" in facts:
+            content["SecondSession"] = facts["second_session"]
         content["RandomSlope"] = facts.get("random_slope", False)
     if name in ("omnibus", "drivers"):
         content["Regions"] = facts["omnibus_regions"]
@@ -114,7 +121,11 @@ def closing_words(results: Results) -> list[str]:
     """What to say on the terminal: who is compared, and what was found in one line a result."""
     sizes = results.facts.get("groups", {})
     who = ", ".join(f"{n} {group}" for group, n in sizes.items())
-    lines = [f"{results.facts['n']} participants{f' ({who})' if who else ''}"]
+    people = results.facts["n"]
+    noun = "participant" if people == 1 else "participants"
+    lines = [f"{people} {noun}{f' ({who})' if who else ''}"]
+    if "change" in results.tables:
+        lines += _of_change(results)
     if "ttest" in results.tables:
         lines += _untested(whole_mask(results.tables["ttest"]))
         # Of the mask that is neither cut nor eroded, where there are several, and of regions whose
@@ -135,6 +146,28 @@ def closing_words(results: Results) -> list[str]:
             )
             if adjustment(results.tables["omnibus"]):
                 lines.append(adjustment(results.tables["omnibus"]))
+    return lines
+
+
+def _of_change(results: Results) -> list[str]:
+    """What the sessions are, which way a change goes, and in how many rows there is one."""
+    facts, table = results.facts, whole_mask(results.tables["change"])
+    if "second_session" in facts:
+        way = f"differences are {facts['second_session']} minus {facts['first_session']}"
+    else:
+        way = f"changes are from {facts['first_session']}"
+    lines = [f"{way}; sessions in their order: {listed(facts['sessions'])}"]
+    single = table["reference"].isna() & table["note"].notna()
+    lines += _untested(table[single].drop_duplicates(["region", "note"]))
+    contrasts = table["contrast"] if "contrast" in table else pd.Series("", index=table.index)
+    for contrast, rows in table.groupby(contrasts, sort=False):
+        pairs = rows.dropna(subset=["reference"])
+        if (pairs["family"] == "pairs").any():
+            pairs = pairs[pairs["family"] == "pairs"]
+        found, tested = int((pairs["q_bh"] < 0.05).sum()), int(pairs["p"].notna().sum())
+        if tested:
+            of = f"; {contrast}" if contrast else ""
+            lines.append(f"{found} of {tested} differences with q (BH) below 0.05{of}")
     return lines
 
 

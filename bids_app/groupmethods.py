@@ -43,6 +43,9 @@ def comparison_sentences(
     ]
     if "test" in facts:
         adjusted = facts.get("covariates") or []
+        if "second_session" in facts:
+            first, second = facts["first_session"], facts["second_session"]
+            told.append(f"Changes are those of the session {second} from the session {first}.")
         words = f"Every region and every difference was tested by {TESTS[facts['test']]}"
         words += f", adjusted for {', '.join(adjusted)}" if adjusted else ""
         level = 100 * facts.get("confidence", 0.95)

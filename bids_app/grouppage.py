@@ -140,6 +140,12 @@ def _fact_words(facts: Mapping[str, Any]) -> dict[str, str]:
     words = {"Participants": str(facts["n"])}
     for group, n in facts.get("groups", {}).items():
         words[f"Group {group}"] = str(n)
+    if facts.get("sessions"):
+        words["Sessions"] = ", ".join(facts["sessions"])
+    if "second_session" in facts:
+        words["Differences"] = f"{facts['second_session']} minus {facts['first_session']}"
+    elif "first_session" in facts:
+        words["Changes"] = f"from {facts['first_session']}"
     if "test" in facts:
         words["Test"] = TESTS[facts["test"]]
     if facts.get("covariates"):

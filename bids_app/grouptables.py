@@ -145,11 +145,13 @@ SHOWN: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
             "t": ("t", "2"),
             "p": ("p", "p"),
             "q_bh": ("q", "p"),
+            "note": ("Why not", ""),
         },
     ),
     "reliability": (
         "Agreement of the sessions",
-        "It is reliability only if nothing changed between them.",
+        "It is reliability only if nothing changed between them. "
+        "Bias is the second minus the first.",
         {
             "region": ("Region", ""),
             "reference": ("Reference", ""),
@@ -166,7 +168,7 @@ SHOWN: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
     "power": (
         "Participants needed",
         "In each of two equal groups, by a two-sided t test at 0.05 with a power of 0.8; the "
-        "safer number is for the upper limit of the SD.",
+        "safer number is for the upper limit of the SD. Covariates are not taken out of the SD.",
         {
             "region": ("Region", ""),
             "reference": ("Reference", ""),

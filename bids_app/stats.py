@@ -92,7 +92,8 @@ def _add_table(group) -> None:
         nargs="+",
         default=[],
         metavar="LABEL",
-        help="take these visits only; with one of them, groups are compared in it",
+        help="take these visits only, in this order, where the first is what others change from "
+        "(default: all, by number or name); with one of them, groups are compared in it",
     )
     group.add_argument(
         "--participants",
@@ -223,12 +224,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> str:
     """Do what is asked for; return what to say last."""
     from qsmref.analysis.cohort import Plan, analyse
+    from qsmref.analysis.doubts import doubts_of
     from qsmref.analysis.tables import (
         RequestError,
         TableError,
         measurements,
-        mixed_units,
-        unit_doubt,
     )
 
     from .groupfiles import closing_words, write_figures, write_results
@@ -272,10 +272,11 @@ def _run(options: argparse.Namespace) -> str:
         )
         if options.sessions:
             measured = _visits(measured, options.sessions)
-        doubts = [*filter(None, [unit_doubt(measured, options.units)]), *mixed_units(measured)]
+        people = _participants(options, table, measured)
+        used = options.group_column, options.covariates
+        doubts = doubts_of(measured, options.units, people, *used)
         for doubt in doubts:
             _say(f"warning: {doubt}")
-        people = _participants(options, table, measured)
         results = analyse(measured, people, plan)
     except RequestError as error:
         raise DataError(str(error), ExitCode.USAGE) from error
@@ -308,22 +309,23 @@ def _read(options: argparse.Namespace, path: Path):
     from .statstable import read_table
 
     numeric = [*options.regions, *options.references, *map(column_of, options.covariates)]
-    numeric += [options.value_column] if options.value_column else []
+    numeric += [name for name in (options.value_column, options.session_column) if name]
     return read_table(path, numeric=numeric, decimal=options.decimal, missing=options.missing)
 
 
 def _visits(measured, labels: Sequence[str]):
-    """Scans of some visits."""
+    """Scans of some visits, in the order of the labels."""
+    from dataclasses import replace
+
     import numpy as np
 
     from qsmref.analysis.tables import RequestError, hint
 
-    present = sorted(set(measured.sessions))
     for label in labels:
-        if label not in present:
-            raise RequestError(f"there is no session {label!r}; {hint(label, present)}.")
+        if label not in measured.visits:
+            raise RequestError(f"there is no session {label!r}; {hint(label, measured.visits)}.")
     keep = [session in labels for session in measured.sessions]
-    return measured.scans(np.array(keep))
+    return replace(measured.scans(np.array(keep)), visits=tuple(labels))
 
 
 def _participants(options: argparse.Namespace, table, measured):

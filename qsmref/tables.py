@@ -24,6 +24,11 @@ TEXT = ("name", "hemisphere", "abbreviation", "region", "reference")
 _LARGEST_LABEL = 2**31 - 1
 
 
+_BREAK = re.compile(r"[^\S\n\r\t\v\f]*[\n\r\t\v\f]\s*")
+#: Characters in which the line of names is sought.
+_HEADER = 100_000
+
+
 def write_tsv(path: str | os.PathLike, table: pd.DataFrame, digits: int = 9) -> Path:
     """Write a table: UTF-8, tabs, ``n/a`` for what is missing.
 
@@ -149,6 +154,12 @@ def read_cells(path: str | os.PathLike) -> pd.DataFrame:
         raise DataError(f"{path.name} is empty; a table has a line of names and rows.")
     _check_lengths(path.name, rows)
     names = [name.strip() for name in rows[0][1]]
+    if sum(map(bool, names)) == 1 < max(sum(map(bool, row)) for _, row in rows):
+        raise DataError(
+            f"{path.name}: the first line has one name ({printable(max(names))}) and others have "
+            "more cells; the first line must have the names of the columns: delete what stands "
+            "above them."
+        )
     for name in names:
         if name and names.count(name) > 1:
             raise DataError(
@@ -165,9 +176,14 @@ def read_cells(path: str | os.PathLike) -> pd.DataFrame:
 
 def _rows(content: str, tsv: bool) -> list[tuple[int, list[str]]]:
     """Line and cells of the rows that have a text in any of them."""
-    # A separator inside quotation marks belongs to a name.
-    header = re.sub(r'"[^"]*"', "", content.partition("\n")[0])
+    # A separator inside quotation marks belongs to a name, and so does the end of a line.
+    header = re.sub(r'"[^"]*"', "", content[:_HEADER]).partition("\n")[0]
     separator = "\t" if tsv else next((s for s in "\t;," if s in header), ",")
+    # Spreadsheets may name the separator in a line of its own.
+    named = None if tsv else re.match(r'"?sep=([,;\t])"?\r?\n', content, re.IGNORECASE)
+    skipped = 0
+    if named:
+        separator, content, skipped = named.group(1), content[named.end() :], 1
     reader = csv.reader(
         io.StringIO(content, newline=""),
         delimiter=separator,
@@ -175,12 +191,13 @@ def _rows(content: str, tsv: bool) -> list[tuple[int, list[str]]]:
         skipinitialspace=True,
         strict=True,
     )
-    found, line = [], 1
+    found, line = [], 1 + skipped
     for row in reader:
         if any(cell.strip() for cell in row):
-            found.append((line, row))
+            # A line's end within a name or label is a space, in results too.
+            found.append((line, [_BREAK.sub(" ", cell) for cell in row]))
         # A cell in quotation marks may have several lines: the row is where it begins.
-        line = reader.line_num + 1
+        line = reader.line_num + 1 + skipped
     return found
 
 

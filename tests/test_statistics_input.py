@@ -9,8 +9,9 @@ from cohorts import REGIONS, cohort
 
 from qsmref.analysis import compare_groups, measurements
 from qsmref.analysis.design import make_design
+from qsmref.analysis.doubts import mixed_units, unit_doubt
 from qsmref.analysis.outcomes import outcomes_of_differences
-from qsmref.analysis.tables import RequestError, TableError, mixed_units, unit_doubt
+from qsmref.analysis.tables import RequestError, TableError
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import statsmodels.formula.api as smf
 from cohorts import REGIONS, cohort
 from statsmodels.stats.meta_analysis import effectsize_smd
 
 from bids_app import stats
+from qsmref.files import read_json
 from qsmref.problems import DataError
 from qsmref.tables import read_cells, read_tsv
 
@@ -132,6 +134,8 @@ def test_what_r_writes_for_a_missing_group_or_category(table, tmp_path, capsys):
     ("content", "words"),
     [
         (b"Table 2\nID,SN\n1,2\n", "delete what stands above them"),
+        (b"Table S3: means,,\nID,SN,RN\n1,2,3\n", "delete what stands above them"),
+        (b"sep=;\nID;SN\n1;2;3\n", "line 3 has more cells"),
         (b"ID,SN\n1,2,3\n", "line 2 has more cells than there are columns (3 and 2)"),
         (b"ID,SN\n1\n", "line 2 has fewer cells than there are columns (1 and 2)"),
         # Lines are those of the file: empty ones count, and a cell may have several.
@@ -149,6 +153,100 @@ def test_files_that_are_no_tables_say_what_to_do(tmp_path, content, words):
     with pytest.raises(DataError) as error:
         read_cells(tmp_path / "t.csv")
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_breaks_of_lines_within_cells_are_spaces(tmp_path, separator):
+    text = '"Subject\r\nID"|"SN\n(ppb)"|"Age"\n"a \tb"|1|60\n"c\n"|2|61\n'.replace("|", separator)
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    read = read_cells(tmp_path / "t.csv")
+    assert list(read) == ["Subject ID", "SN (ppb)", "Age"]
+    assert list(read["Subject ID"].str.strip()) == ["a b", "c"]
+
+
+def test_the_line_in_which_a_spreadsheet_names_the_separator_is_no_line_of_the_table(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"sep=;\r\nID;SN, left\r\na;1,5\r\n")
+    read = read_cells(tmp_path / "t.csv")
+    assert list(read) == ["ID", "SN, left"] and list(read["SN, left"]) == ["1,5"]
+
+
+@pytest.mark.parametrize("odd", ["SN$_{bad$", "a $x$ b", "$"])
+def test_dollars_in_names_are_characters(table, tmp_path, odd):
+    renamed = table.rename(columns={"SN": odd}).replace({"patient": f"p {odd}"})
+    renamed.to_csv(tmp_path / "d.csv", index=False)
+    given = ("--id-column", "ID", "--group-column", "group", "--groups", f"p {odd}", "control")
+    assert run(tmp_path, "d.csv", *given, regions=(odd, *REGIONS[1:]))[0] == 0
+
+
+def test_groups_that_differ_by_a_sign(table, plain, tmp_path):
+    table.replace({"patient": "ApoE4+", "control": "ApoE4-"}).to_csv(
+        tmp_path / "s.csv", index=False
+    )
+    given = ("--id-column", "ID", "--group-column", "group", "--groups", "ApoE4+", "ApoE4-")
+    code, path = run(tmp_path, "s.csv", *given, "--covariates", "age")
+    assert code == 0
+    same(plain, path)
+    assert {"n_ApoE4_plus", "n_ApoE4_minus"} <= set(read_tsv(path).columns)
+
+
+def test_whole_numbers_that_pandas_wrote_with_a_point_are_the_labels(table, plain, tmp_path):
+    table = table.assign(group=table["group"].map({"patient": "1.0", "control": "0.0"}))
+    table.to_csv(tmp_path / "w.csv", index=False)
+    given = ("--id-column", "ID", "--group-column", "group", "--groups", "1", "0")
+    code, path = run(tmp_path, "w.csv", *given, "--covariates", "age")
+    assert code == 0
+    same(plain, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.assign(ID=["SUB-1", *t["ID"][1:-1], "sub-01"]), "'SUB-1' and 'sub-01'"),
+        (lambda t: t.assign(ID=["Mean PD", *t["ID"][1:]]), "Mean PD look like sums over other"),
+        (lambda t: t.assign(sex=["m", *t["sex"].replace("m", "M")[1:]]), "the labels of sex"),
+        (lambda t: t.assign(sex=["x", *t["sex"][1:]]), "one participant alone has the sex 'x'"),
+    ],
+)
+def test_names_that_look_like_others_are_told(table, tmp_path, capsys, change, words):
+    given = ("--id-column", "ID", *GROUPS, "--covariates", "sex")
+    table.to_csv(tmp_path / "as-is.csv", index=False)
+    assert run(tmp_path, "as-is.csv", *given)[0] == 0
+    assert "warning" not in capsys.readouterr().err
+    change(table).to_csv(tmp_path / "odd.csv", index=False)
+    code, path = run(tmp_path, "odd.csv", *given)
+    assert code == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert any(words in line for line in said)
+    page = (path.parent / "summary.html").read_text(encoding="utf-8")
+    # A sentence begins with a capital there.
+    assert words[1:].replace("'", "&#39;") in page
+
+
+def test_equivalence_is_adjusted_as_the_comparison_is(table, tmp_path):
+    table.to_csv(tmp_path / "e.csv", index=False)
+    given = ("--id-column", "ID", *GROUPS, "--covariates", "age", "sex")
+    code, path = run(tmp_path, "e.csv", *given)
+    assert code == 0
+    adjusted = read_tsv(path)
+    alone = adjusted[adjusted["reference"].isna()].set_index("region")
+    found = read_tsv(path.with_name("equivalence.tsv"))
+    found = found[found["relative_to"].isna()].set_index("candidate")
+    for name in REGIONS:
+        assert found.loc[name, "difference"] == pytest.approx(alone.loc[name, "difference"], 1e-6)
+    # By hand, from the model of statsmodels.
+    model = smf.ols("SN ~ C(group, Treatment('control')) + age + C(sex)", table).fit()
+    estimate, error = model.params.iloc[1], model.bse.iloc[1]
+    p = max(
+        scipy.stats.t.sf((estimate + 5) / error, model.df_resid),
+        scipy.stats.t.cdf((estimate - 5) / error, model.df_resid),
+    )
+    assert found.loc["SN", "p_equivalence"] == pytest.approx(p, rel=1e-5)
+    low, high = model.conf_int(0.1).iloc[1]
+    assert found.loc["SN", ["ci_low", "ci_high"]].to_numpy(float) == pytest.approx([low, high])
+    for name in ("power", "variance", "outliers"):
+        assert "Covariates" not in read_json(path.with_name(f"{name}.json"))
+    assert "Covariates" in read_json(path.with_name("equivalence.json"))
+    assert "adjusted" in read_json(path.with_suffix(".json"))["difference"]["Description"]
 
 
 def test_published_moments_give_the_published_test(tmp_path):

@@ -16,11 +16,11 @@ import pandas as pd
 
 from .design import Design, make_design
 from .families import adjust
-from .grouptests import quiet
+from .grouptests import RUN, quiet
 from .names import is_compartment, split_side
 from .outcomes import Outcomes, outcomes_of
 from .reference import REFERENCES
-from .statistics import compare, find_notes, group_labels, summarise
+from .statistics import compare, find_notes, group_labels, refuse_exact_fit, summarise
 from .tables import Measurements, RequestError
 
 #: A reference that is nothing.
@@ -304,7 +304,7 @@ _VARIANCES = ("var_region", "var_reference", "covariance", "var_difference")
 
 
 def _equivalence(outcomes: Outcomes, design: Design, margin: float, alpha: float) -> pd.DataFrame:
-    """Two one-sided t tests of every region and difference."""
+    """Two one-sided t tests of every region and difference, adjusted where there are covariates."""
     from scipy.stats import ttest_ind
     from statsmodels.stats.weightstats import ttost_ind
 
@@ -317,12 +317,18 @@ def _equivalence(outcomes: Outcomes, design: Design, margin: float, alpha: float
     for rows, values in outcomes.blocks():
         summary = summarise(values, design)
         notes = find_notes(summary, design, resolution[rows])
+        adjusted = None
+        if design.covariate_names:
+            adjusted = RUN["ancova"](values, design, notes, 1 - 2 * alpha)
+            refuse_exact_fit(adjusted, notes, resolution[rows])
         for j, note in enumerate(notes):
             row: dict[str, Any] = dict.fromkeys(("difference", "ci_low", "ci_high"), np.nan)
             row |= dict.fromkeys(("p_lower", "p_upper", "p_equivalence"), np.nan)
             row |= {f"n_{label}": int(summary["n"][k][j]) for k, label in enumerate(labels)}
             row |= {"margin": margin, "equivalent": None, "note": note}
-            if note is None:
+            if note is None and adjusted is not None:
+                row |= _tost({name: float(adjusted[name][j]) for name in _ADJUSTED}, margin, alpha)
+            elif note is None:
                 one, two = (_finite(values[design.codes == k, j]) for k in (0, 1))
                 p, lower, upper = quiet(ttost_ind)(one, two, -margin, margin)
                 interval = quiet(ttest_ind)(one, two).confidence_interval(1 - 2 * alpha)
@@ -350,7 +356,25 @@ def _equivalence(outcomes: Outcomes, design: Design, margin: float, alpha: float
     both = both.rename(columns={"region": "candidate", "reference": "relative_to"})
     order_of = {name: k for k, name in enumerate(dict.fromkeys(both["candidate"]))}
     at = both["candidate"].map(order_of)
-    return both.iloc[np.argsort(at.to_numpy(), kind="stable")].reset_index(drop=True)
+    both = both.iloc[np.argsort(at.to_numpy(), kind="stable")].reset_index(drop=True)
+    both.attrs = {"covariates": list(design.covariate_names)}
+    return both
+
+
+_ADJUSTED = ("difference", "ci_low", "ci_high", "df")
+
+
+def _tost(found: dict[str, float], margin: float, alpha: float) -> dict[str, Any]:
+    """Two one-sided tests of a difference by its interval of confidence 1 - 2 alpha."""
+    from scipy.stats import t
+
+    df = found.pop("df")
+    error = (found["ci_high"] - found["ci_low"]) / 2 / t.isf(alpha, df)
+    lower = float(t.sf((found["difference"] + margin) / error, df))
+    upper = float(t.cdf((found["difference"] - margin) / error, df))
+    p = max(lower, upper)
+    tests = {"p_lower": lower, "p_upper": upper, "p_equivalence": p}
+    return {**found, **tests, "equivalent": "yes" if p < alpha else "no"}
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

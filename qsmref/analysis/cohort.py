@@ -115,9 +115,11 @@ def analyse(
         "family": plan.family,
         "coverages": [list(c) for c in measured.coverages],
     }
+    if measured.sessions is not None:
+        results.facts["sessions"] = list(measured.visits)
     excluded = [(who, "all", why) for who, why in design.excluded]
     if over_time:
-        _over_time(results, measured, participants, plan)
+        excluded += _over_time(results, measured, participants, plan)
     elif plan.group_column is not None and participants is not None:
         excluded += _between(results, measured, participants, plan.group_column, design, plan)
     else:
@@ -232,14 +234,18 @@ def _over_masks(
 
 def _over_time(
     results: Results, measured: Measurements, participants: pd.DataFrame | None, plan: Plan
-) -> None:
-    """Change over sessions, and how well sessions agree."""
+) -> list[tuple[str, str, str]]:
+    """Change over sessions, and how well sessions agree; returns who is left out of the change."""
+    left_out = []
     if plan.test == "paired":
         if plan.group_column is not None or plan.covariates:
             raise RequestError(
                 "the paired test takes neither groups nor covariates: choose the test mixed."
             )
         table = paired_test(measured, family=plan.family)
+        first, second = table.attrs["sessions"]
+        results.facts |= {"first_session": first, "second_session": second}
+        left_out = [(who, "paired", why) for who, why in table.attrs["excluded"]]
     else:
         table = change_over_time(
             measured,
@@ -262,6 +268,7 @@ def _over_time(
         results.tables["reliability"] = reliability_table(measured.scans(keep))
     except TableError as error:
         results.notes.append(f"There is no table of reliability: {error}")
+    return left_out
 
 
 def _words(slab: float, erosion: float) -> str:

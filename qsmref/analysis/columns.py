@@ -334,8 +334,12 @@ def describe(
     for mask, cover in table.attrs.get("masks", {}).items():
         text = "Whether q_bh is below 0.05 with the slab cut by {:g} mm and an erosion of {:g} mm"
         known[mask] = {"Description": text.format(*cover)}
+    if name == "change" and table.attrs.get("test") == "paired":
+        first, second = table.attrs["sessions"]
+        known["difference"] = {"Description": f"Session {second} minus session {first}", **_PPB}
     if len(groups) == 2:
         text = f"Mean of {groups[0]!r} minus mean of {groups[1]!r}"
+        text += ", adjusted for the covariates" if table.attrs.get("covariates") else ""
         known.setdefault("difference", {"Description": text, **_PPB})
     known.setdefault("difference", {"Description": "Difference of two groups", **_PPB})
     return {column: dict(known[column]) for column in table.columns}

@@ -63,8 +63,8 @@ def change_over_time(
         As for :func:`~qsmref.analysis.compare_groups`; all of them may be left out.
     time : {"auto", "number", "category"}
         ``number``: sessions are times (months, years), the change is that per unit. ``category``:
-        the change is that from the first session (in the order of the alphabet, or of the
-        numbers) to each other one. ``auto``: numbers if every session is one.
+        the change is that from the first session of ``measured.visits`` to each other one.
+        ``auto``: numbers if every session is one.
     random_slope : bool
         Let participants differ in their change too; with three sessions or more. Without it, the
         error of the change is too small when they do.
@@ -106,7 +106,7 @@ def change_over_time(
     person = design.place(measured.participants)
     if np.bincount(person).max() < 2:
         raise TableError("each participant has one session: there is no change to be seen.")
-    times = _time(sessions[keep], time)
+    times = _time(measured, time)
     if random_slope and times.columns.shape[1] > 1:
         raise RequestError("a random slope needs sessions that are times, not categories.")
     if random_slope and np.bincount(person).max() < 3:
@@ -136,7 +136,8 @@ def change_over_time(
     return table
 
 
-def _time(sessions: np.ndarray, how: str) -> _Time:
+def _time(measured: Measurements, how: str) -> _Time:
+    sessions = np.asarray(measured.sessions, dtype=object)
     numeric = pd.to_numeric(pd.Series(sessions, dtype=object), errors="coerce").to_numpy(float)
     number = np.isfinite(numeric).all()
     if how == "number" and not number:
@@ -146,7 +147,7 @@ def _time(sessions: np.ndarray, how: str) -> _Time:
         start = numeric.min()
         name = sessions[int(np.argmin(numeric))]
         return _Time((numeric - start)[:, None], ("per unit of time",), str(name))
-    names = sorted(set(sessions), key=(lambda s: float(s)) if number else str)
+    names = measured.visits
     if len(names) > 12:
         raise TableError(f"{len(names)} different sessions ({listed(names, 4)}) are no categories.")
     columns = np.stack([(sessions == name).astype(float) for name in names[1:]], axis=1)

@@ -25,7 +25,7 @@ def paired_test(
     measured : Measurements
         With sessions.
     sessions : (first, second), optional
-        Needed when there are more than two.
+        Needed when there are more than two; by default those of ``measured.visits``.
 
     Returns
     -------
@@ -74,7 +74,13 @@ def paired_test(
     codes, p = family_codes(table, labels), table["p"].to_numpy(dtype=float)
     table["q_bh"], table["q_by"] = adjust(p, codes), adjust(p, codes, "fdr_by")
     table["family"] = labels
-    table.attrs = {"test": "paired", "sessions": list(names)}
+    here = set(measured.participants[first])
+    lacking = [who for who in dict.fromkeys(measured.participants) if who not in here]
+    table.attrs = {
+        "test": "paired",
+        "sessions": list(names),
+        "excluded": [[who, f"has not both of {names[0]} and {names[1]}"] for who in lacking],
+    }
     return table
 
 
@@ -84,7 +90,7 @@ def paired_values(
     """Scans of the first and of the second session, of participants that have both."""
     if measured.sessions is None:
         raise RequestError("there are no sessions: say which column tells the visits apart.")
-    present = sorted(set(measured.sessions))
+    present = measured.visits
     if sessions is None:
         if len(present) != 2:
             raise RequestError(

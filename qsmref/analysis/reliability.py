@@ -26,8 +26,8 @@ def reliability_table(
     measured : Measurements
         With sessions.
     sessions : tuple of str, optional
-        Which of them, in order; by default all, in the order of the alphabet. Participants that
-        lack one of them are left out of a row.
+        Which of them, in order; by default all, in the order of ``measured.visits``. Participants
+        that lack one of them are left out of a row.
     confidence : float
         Of the intervals, and of the limits of agreement.
 
@@ -67,7 +67,7 @@ def reliability_table(
     """
     if measured.sessions is None:
         raise RequestError("there are no sessions: say which column tells the visits apart.")
-    names = tuple(sessions) if sessions else tuple(sorted(set(measured.sessions)))
+    names = tuple(sessions) if sessions else measured.visits
     if len(names) < 2:
         raise RequestError(f"reliability needs two sessions; there is {listed(names) or 'none'}.")
     keys = zip(measured.participants, measured.sessions, strict=True)

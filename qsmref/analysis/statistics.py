@@ -36,17 +36,23 @@ def group_labels(groups: Sequence[str]) -> tuple[str, ...]:
 
     >>> group_labels(["patient", "Parkinson's disease"])
     ('patient', 'Parkinson_s_disease')
+    >>> group_labels(["ApoE4+", "ApoE4-"])
+    ('ApoE4_plus', 'ApoE4_minus')
     """
-    labels = tuple(re.sub(r"\W+", "_", group).strip("_") or "group" for group in groups)
+    labels = [re.sub(r"\W+", "_", group).strip("_") or "group" for group in groups]
+    if len(set(labels)) < len(labels):
+        signs = {"+": "_plus", "-": "_minus", "\u2212": "_minus"}
+        ends = [signs.get(group.strip()[-1:], "") for group in groups]
+        labels = [label + end for label, end in zip(labels, ends, strict=True)]
     # ``n_regions`` counts regions.
-    labels = tuple("group_regions" if label == "regions" else label for label in labels)
+    labels = ["group_regions" if label == "regions" else label for label in labels]
     twice = [label for label in labels if labels.count(label) > 1]
     if twice:
         raise TableError(
             f"the groups {listed(groups)} cannot be told apart in column names ({twice[0]}): "
             "rename one."
         )
-    return labels
+    return tuple(labels)
 
 
 def choose_test(test: str, design: Design) -> str:
@@ -237,7 +243,7 @@ def compare(
         if test == "permutation" and len(design.groups) > 2 and not design.covariate_names:
             run = "anova"
         result = grouptests.RUN[run](values, design, note, confidence)
-        _refuse_exact_fit(result, note, resolution[rows])
+        refuse_exact_fit(result, note, resolution[rows])
         parts.append(_frame(summary, labels, result, design, note, confidence))
     table = pd.concat(parts, ignore_index=True)
     table = pd.concat([outcomes.rows.reset_index(drop=True), table], axis=1)
@@ -298,7 +304,9 @@ def find_notes(
     return notes
 
 
-def _refuse_exact_fit(result: dict[str, np.ndarray], note: np.ndarray, resolution) -> None:
+def refuse_exact_fit(
+    result: dict[str, np.ndarray], note: np.ndarray, resolution: np.ndarray
+) -> None:
     """Take back tests in which covariates leave no scatter but rounding."""
     if "residual_sd" in result:
         nothing = result["residual_sd"] <= resolution

@@ -7,7 +7,7 @@ the row; no value is ever guessed or repaired.
 from __future__ import annotations
 
 import difflib
-import warnings
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -16,9 +16,12 @@ import numpy as np
 import pandas as pd
 
 from .methods import UNITS
+from .visits import visits_of
 
 #: Cells that mean "missing" in columns of numbers and in columns of text (lower case).
 MISSING_NUMBER = {"", "n/a", "na", "nan", "none", "null", "#n/a", "<na>"}
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+\.0+")
+_WHOLE = re.compile(r"\.0+$")
 MISSING_TEXT = {"", "n/a", "nan", "#n/a", "<na>"}
 
 
@@ -91,8 +94,8 @@ def row_words(table: pd.DataFrame, at: int) -> str:
 def texts(series: pd.Series) -> np.ndarray:
     """Cells of a column as stripped text, None where missing; 1.0 and 1 are the same label.
 
-    >>> texts(pd.Series([1.0, None, " a "])).tolist()
-    ['1', None, 'a']
+    >>> texts(pd.Series([1.0, None, " a ", "2.0"], dtype=object)).tolist()
+    ['1', None, 'a', '2']
     """
 
     def text(cell) -> str | None:
@@ -101,6 +104,8 @@ def texts(series: pd.Series) -> np.ndarray:
         if isinstance(cell, float | np.floating) and float(cell).is_integer():
             cell = int(cell)
         stripped = str(cell).strip()
+        # As pandas writes whole numbers of a column with gaps.
+        stripped = _WHOLE.sub("", stripped) if _WHOLE_NUMBER.fullmatch(stripped) else stripped
         return None if stripped.lower() in MISSING_TEXT else stripped
 
     return np.array([text(cell) for cell in series], dtype=object)
@@ -168,8 +173,12 @@ class Measurements:
     sessions: np.ndarray | None = None
     #: Pairs (region, reference) that are compared; by default every one, references second.
     pairs: tuple[tuple[str, str], ...] = field(default=())
+    #: Different sessions, the first one first; by default by number, or by name.
+    visits: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if self.sessions is not None:
+            object.__setattr__(self, "visits", visits_of(list(self.sessions), self.visits))
         shape = (len(self.participants), len(self.coverages), len(self.regions))
         if self.values.shape != shape:
             raise ValueError(f"values have shape {self.values.shape}, expected {shape}")
@@ -378,49 +387,3 @@ def _refuse_twice(keys: list, what: str, sessions: bool) -> None:
                 "column tells them apart."
             )
         seen.add(key)
-
-
-def unit_doubt(measured: Measurements, units: str) -> str | None:
-    """A sentence when the size of the values speaks against their unit, else None.
-
-    No tissue has a susceptibility above 10 ppm, and brain nuclei lie between 10 and 300 ppb.
-    """
-    level = np.nanmedian(np.abs(measured.values)) if np.isfinite(measured.values).any() else np.nan
-    if units == "ppm" and level > 10_000:
-        return f"the median value is {level / 1000:.3g} ppm, which no tissue has: is it ppb?"
-    if units == "ppb" and 0 < level < 1:
-        return f"the median value is {level:.3g} ppb, which is very small: is it ppm?"
-    return None
-
-
-def mixed_units(measured: Measurements) -> list[str]:
-    """Sentences on regions and participants whose values have another unit than the others.
-
-    ppm and ppb are a factor of 1000 apart. A region counts when both the size of its values and
-    their scatter are a hundredth or less of what is usual in the others, or a hundred times as
-    large; a participant when the values are. A region that a map was referenced to is zero in all
-    participants, and has neither.
-    """
-    values = np.abs(measured.values[:, 0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a number
-        level = np.nanmedian(values, axis=0)
-        scatter = np.nanstd(measured.values[:, 0], axis=0)
-        person = np.nanmedian(values, axis=1)
-    far = [_far(level) & _far(scatter), _far(person)]
-    named = [np.asarray(measured.regions, object), np.asarray(measured.participants, object)]
-    return [
-        f"the values of {listed(dict.fromkeys(names[odd]))} differ a hundredfold or more from "
-        "those of the others: are all in one unit?"
-        for names, odd in zip(named, far, strict=True)
-        if odd.any()
-    ]
-
-
-def _far(sizes: np.ndarray) -> np.ndarray:
-    """Which sizes are a hundredth of the median of the positive ones, or less, or a hundredfold."""
-    counted = np.isfinite(sizes) & (sizes > 0)
-    if np.count_nonzero(counted) < 3:
-        return np.zeros(sizes.shape, bool)
-    typical = np.median(sizes[counted])
-    return counted & ((sizes <= typical / 100) | (sizes >= 100 * typical))
