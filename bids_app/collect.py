@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from qsmref import files
+from qsmref.analysis.tables import listed
 from qsmref.metadata import RUN_ENTITIES, parse_name
 from qsmref.problems import DataError
 
@@ -311,6 +312,13 @@ def reduce_runs(
     participants = np.array([key[0] for key in place], dtype=object)
     sessions = np.array([key[1] for key in place], dtype=object)
     once = not pd.Series(participants).duplicated().any()
+    unnamed = [key[0] for key in place if key[1] == "n/a"]
+    if not once and unnamed:
+        notes.append(
+            f"Tables without a session, beside others that have one, count as the session n/a "
+            f"({listed(dict.fromkeys(unnamed), 5)}): choose sessions with --session-label, or move "
+            "these participants into a session."
+        )
     return participants, None if once else sessions, np.array(rows), notes
 
 

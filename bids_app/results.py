@@ -65,7 +65,7 @@ def collect_results(
         found["atlases"] = _atlases(anat, prefix)
         measured = {name: _measured(paths) for name, paths in found["atlases"].items()}
         warnings = [*sidecar.get("Warnings", []), *_found_while_running(sidecar)]
-        warnings += _of_the_sweep(anat, prefix)
+        warnings += _of_the_tables(anat, prefix)
         results.append(
             {
                 "prefix": prefix,
@@ -93,11 +93,12 @@ def _found_while_running(sidecar: Mapping[str, Any]) -> list[str]:
     return [step["warning"] for step in steps if "warning" in step]
 
 
-def _of_the_sweep(anat: Path, prefix: str) -> list[str]:
-    """What the sidecars of the coverage tables warn of; those of several atlases say the same."""
+def _of_the_tables(anat: Path, prefix: str) -> list[str]:
+    """What the sidecars of the tables warn of; those of several atlases may say the same."""
     told: dict[str, None] = {}
-    for path in sorted(anat.glob(f"{prefix}_atlas-*_desc-coverage_Chimap.json")):
-        told |= dict.fromkeys(json.loads(path.read_text(encoding="utf-8")).get("Warnings", []))
+    for desc in ("roi", "coverage"):
+        for path in sorted(anat.glob(f"{prefix}_atlas-*_desc-{desc}_Chimap.json")):
+            told |= dict.fromkeys(json.loads(path.read_text(encoding="utf-8")).get("Warnings", []))
     return list(told)
 
 

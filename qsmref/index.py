@@ -147,7 +147,8 @@ class Dataset:
                 # Images in another space are not on the map's own grid; segmentations of the T1w
                 # image can be brought there.
                 space = name.entities.get("space")
-                near = kind == "megre" or space is None or (kind == "dseg" and space == "T1w")
+                near = kind == "megre" or space in (None, "orig")
+                near = near or (kind == "dseg" and space == "T1w")
                 if "sub" in name.entities and near:
                     image = Image(Source(Path(path), root, label), name)
                     files.setdefault((kind, name.entities["sub"]), []).append(image)

@@ -126,6 +126,8 @@ def _subject_runs(
         return [], [Problem(subject, sentence)]
     where = f"derivative {query.maps}" if query.maps else "BIDS_DIR"
     what = "Chimap" if query.maps else "multi-echo gradient-echo data (MEGRE)"
+    if not query.maps and raw.is_derivative:
+        what = "map (a name that ends in _Chimap.nii.gz)"
     sentence = f"{where} has no {what} of this participant"
     if query.sessions or query.filter_file:
         sentence += " that passes the filters"

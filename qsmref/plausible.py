@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
+
+from .analysis.regions import voxels_by_label
+from .analysis.tables import listed
 
 #: Part of the 98th percentile of the magnitude above which a voxel has signal.
 _SIGNAL = 0.3
@@ -35,6 +39,8 @@ _LEVELS = 128
 #: ppm; standard deviation of the field in a brain, which is .1 in our phantom and less than 1 in
 #: heads without a shim.
 FIELD = (0.005, 1.0)
+#: Part of a region that is exactly 0 in a map whose mask is not known.
+_ZEROS = 0.01
 
 
 def echo_doubts(
@@ -186,3 +192,31 @@ def _spans(phase: np.ndarray) -> list[str]:
                 "all of it: its scaling may be damaged"
             ]
     return []
+
+
+def zero_doubts(chi: np.ndarray, labels: np.ndarray, names: pd.DataFrame) -> list[str]:
+    """A sentence on regions of which a part is exactly 0, as a map is outside of its mask.
+
+    Parameters
+    ----------
+    chi : (x, y, z) array
+        Susceptibility map of which no mask is known.
+    labels : (x, y, z) int array
+        Label of each voxel.
+    names : DataFrame
+        Columns ``index`` and ``name``.
+    """
+    by_label = dict(zip(names["index"].astype(int), names["name"], strict=True))
+    flat = np.ravel(chi)
+    parts = {
+        by_label[label]: float(np.mean(flat[voxels] == 0))
+        for label, voxels in voxels_by_label(labels).items()
+        if label in by_label
+    }
+    shown = [f"{name} ({100 * part:.0f} %)" for name, part in parts.items() if part >= _ZEROS]
+    if not shown:
+        return []
+    return [
+        f"Without a brain mask, voxels that are exactly 0 count as tissue in {listed(shown, 5)}; "
+        "give the mask of the map (desc-brain_mask)."
+    ]

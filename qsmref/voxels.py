@@ -22,8 +22,28 @@ _MAGNITUDES = (1e-12, 1e12)
 _LEVELS = 32
 
 
-def read(path: str | os.PathLike, dtype=np.float32, *, several: bool = False) -> np.ndarray:
+def read(
+    path: str | os.PathLike,
+    dtype=np.float32,
+    *,
+    several: bool = False,
+    mask: np.ndarray | None = None,
+    cure: str = "export the image again or set them to what they should be",
+) -> np.ndarray:
     """Voxels (x, y, z) of an image, all finite; with `several`, (x, y, z, volume).
+
+    Parameters
+    ----------
+    path : path
+        Image.
+    dtype : dtype
+        Of the array.
+    several : bool
+        Whether it may have several volumes.
+    mask : (x, y, z) bool array, optional
+        Where voxels must be finite; those outside that are not become 0.
+    cure : str
+        What to do about voxels that are not.
 
     Raises
     ------
@@ -42,11 +62,15 @@ def read(path: str | os.PathLike, dtype=np.float32, *, several: bool = False) ->
     except Exception as error:  # Whatever a reader meets in a damaged file.
         raise DataError(unreadable(path, error)) from error
     array = array.reshape(shape)
-    bad = int(np.count_nonzero(~np.isfinite(array))) if array.dtype.kind == "f" else 0
+    finite = np.isfinite(array) if array.dtype.kind == "f" else np.ones((), dtype=bool)
+    if mask is not None and mask.shape == array.shape and not finite.all():
+        array[~finite & ~mask] = 0
+        finite |= ~mask
+    bad = int(np.count_nonzero(~finite))
     if bad:
         raise DataError(
-            f"{_name(path)} has {bad} voxels that are NaN or infinite; export the image again or "
-            "set them to what they should be: nothing is filled in here."
+            f"{_name(path)} has {bad} voxels that are NaN or infinite"
+            f"{'' if mask is None else ' inside its mask'}; {cure}: nothing is filled in here."
         )
     return array
 
@@ -168,15 +192,24 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
     return mask
 
 
-def read_map(path: str | os.PathLike) -> np.ndarray:
+def read_map(path: str | os.PathLike, mask: np.ndarray | None = None) -> np.ndarray:
     """Susceptibility map in ppm.
+
+    Parameters
+    ----------
+    path : path
+        Image.
+    mask : (x, y, z) bool array, optional
+        Its brain mask; outside of it voxels may be NaN, as some tools write them, and become 0.
 
     Raises
     ------
     DataError
         As :func:`read_echo`, and for values that no head has in ppm.
     """
-    chi = read_echo(path)
+    cure = "give the brain mask outside of which they lie (desc-brain_mask), or mend the map"
+    chi = read(path, mask=mask, **({"cure": cure} if mask is None else {}))
+    _check_echo(chi, path)
     typical = float(np.median(np.abs(chi[chi != 0])))
     # Tissue lies within .2 ppm; half of all voxels above 1 ppm means another unit.
     if typical > 1:

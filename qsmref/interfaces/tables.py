@@ -24,6 +24,7 @@ from ..analysis.region_methods import STATISTICS
 from ..analysis.regions import table_of, voxels_by_label
 from ..analysis.tables import listed as named
 from ..atlases import part_in_image, read_groups
+from ..plausible import zero_doubts
 from ..problems import DataError
 from ..resampling import resample
 from .base import InputSpec, Interface, about
@@ -47,11 +48,11 @@ class LoadMap(Interface):
     output_spec = _LoadMapOutput
 
     def _compute(self, folder: Path) -> None:
-        chi, mask = voxels.read_map(self.inputs.chimap), self._optional("mask")
-        like = nib.load(self.inputs.chimap)
+        mask, like = self._optional("mask"), nib.load(self.inputs.chimap)
         if mask is not None:
             mask = voxels.read_mask(mask)
             self._save("mask", mask, folder, like)
+        chi = voxels.read_map(self.inputs.chimap, mask)
         self._save("chimap", chi, folder, like)
         self._save_json("info", {"SkullStripped": voxels.skull_stripped(chi, mask)}, folder)
 
@@ -155,6 +156,7 @@ class RegionTableInput(InputSpec):
 
 class _RegionTableOutput(TraitedSpec):
     table = File(desc="one row a region, ppb")
+    info = File(desc="Warnings, where there are some")
     exact = File(desc="the same, every digit")
     covariance = File(desc="covariance of the means by the noise, ppb squared")
 
@@ -188,6 +190,8 @@ class RegionTable(Interface):
             path = folder / "covariance.tsv"
             shared = covariance.reset_index(names="name")
             self._results["covariance"] = str(tables.write_tsv(path, shared, tables.EXACT))
+        doubts = [] if mask is not None else zero_doubts(chi, labels, names)
+        self._save_json("info", {"Warnings": doubts} if doubts else {}, folder)
         self._results["table"] = str(tables.write_tsv(folder / "regions.tsv", table))
         exact = tables.write_tsv(folder / "exact.tsv", table, tables.EXACT)
         self._results["exact"] = str(exact)

@@ -111,7 +111,8 @@ def connect_regions(
     for i, (regions, labels) in enumerate(zip(run.regions, labelled, strict=True)):
         given = more + ["totals"] * (regions.space != "native")
         measure = _measured(run, regions, plan, given, mask)
-        save = _saved(run, regions, plan, list(infos), output_dir)
+        told = {**infos, ".": (measure, "outputnode.info")}
+        save = _saved(run, regions, plan, list(told), output_dir)
         checked = ["labels", "names"] + ["totals"] * (regions.space != "native")
         passed = ("labels", "names", "regions", "differences")
         workflow.connect(
@@ -125,7 +126,7 @@ def connect_regions(
             workflow.connect([(tissues, measure, [(f, f"inputnode.{f}") for f in ("csf", "wm")])])
         if noise is not None:
             workflow.connect(noise, "maps", measure, "inputnode.noise_maps")
-        for j, (node, field) in enumerate(infos.values()):
+        for j, (node, field) in enumerate(told.values()):
             workflow.connect(node, field, save, f"inputnode.info{j + 1}")
         workflow.connect(measure, "outputnode.exact", tables, f"in{i + 1}")
     _referenced_maps(workflow, source, fields, tables, run, plan, output_dir)

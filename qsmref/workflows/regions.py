@@ -13,7 +13,7 @@ from .engine import Workflow, make_node
 
 _INPUTS = ["chimap", "mask", "labels", "names", "totals", "csf", "wm", "noise_maps"]
 _PASSED = ["labels", "names", "totals", "csf", "wm"]
-_OUTPUTS = [*_PASSED, "regions", "exact", "differences"]
+_OUTPUTS = [*_PASSED, "regions", "exact", "differences", "info"]
 
 
 def init_regions_wf(
@@ -81,6 +81,8 @@ def init_regions_wf(
         The same, labels and names checked.
     regions, differences
         Tables, ppb.
+    info
+        JSON with what is to be warned of.
     exact
         The table of regions with every digit.
     """
@@ -104,7 +106,7 @@ def init_regions_wf(
             (load, regions, [("labels", "labels"), ("names", "names")]),
             (regions, differences, [("exact", "table")]),
             (load, outputs, [("labels", "labels"), ("names", "names")]),
-            (regions, outputs, [("table", "regions"), ("exact", "exact")]),
+            (regions, outputs, [("table", "regions"), ("exact", "exact"), ("info", "info")]),
             (differences, outputs, [("table", "differences")]),
         ]
     )
