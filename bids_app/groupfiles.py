@@ -16,6 +16,7 @@ from qsmref.analysis.statistics import group_labels
 from qsmref.analysis.tables import listed
 
 from .groupfigures import FIGURES, CohortFigure, cohort_figures
+from .groupmethods import in_group
 from .grouptables import adjustment, whole_mask
 
 #: Regions that one line of the terminal names.
@@ -120,7 +121,7 @@ def _facts(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 def closing_words(results: Results) -> list[str]:
     """What to say on the terminal: who is compared, and what was found in one line a result."""
     sizes = results.facts.get("groups", {})
-    who = ", ".join(f"{n} {group}" for group, n in sizes.items())
+    who = ", ".join(in_group(n, group) for group, n in sizes.items())
     people = results.facts["n"]
     noun = "participant" if people == 1 else "participants"
     lines = [f"{people} {noun}{f' ({who})' if who else ''}"]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from qsmref.analysis.columns import family_sentence
 from qsmref.analysis.outliers import FEWEST, LEVEL
+from qsmref.analysis.visits import one_number
 
 #: Tests as a methods section says them, with where they were published.
 TESTS = {
@@ -24,6 +25,15 @@ _BH = "[Benjamini and Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x]"
 _BY = "[Benjamini and Yekutieli 2001, doi:10.1214/aos/1013699998]"
 
 
+def in_group(n: int, group: str) -> str:
+    """Size of a group in words, also where groups are called by numbers.
+
+    >>> in_group(12, "patient"), in_group(12, "1")
+    ('12 patient', '12 in group 1')
+    """
+    return f"{n} in group {group}" if one_number(group) is not None else f"{n} {group}"
+
+
 def comparison_sentences(
     name: str, facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]
 ) -> list[str]:
@@ -37,7 +47,7 @@ def comparison_sentences(
         Of :class:`qsmref.analysis.cohort.Results`.
     """
     sizes = facts.get("groups", {})
-    who = ", ".join(f"{n} {group}" for group, n in sizes.items())
+    who = ", ".join(in_group(n, group) for group, n in sizes.items())
     told = [
         f"In the atlas {name}, {facts['n']} participants{f' ({who})' if who else ''} took part."
     ]

@@ -249,6 +249,30 @@ def test_equivalence_is_adjusted_as_the_comparison_is(table, tmp_path):
     assert "adjusted" in read_json(path.with_suffix(".json"))["difference"]["Description"]
 
 
+@pytest.mark.parametrize(
+    ("cell", "cure"),
+    [
+        ("125.8 ± 16.3", "published means and SDs are compared by qsmref.analysis"),
+        ("125.8 (16.3)", "it looks like a mean with its SD"),
+        ("1,234.5", "without a sign between the thousands"),
+        ("12,5", "--decimal comma"),
+        ("93 ppb", "a cell holds a number and nothing beside it"),
+    ],
+)
+def test_cells_that_are_no_numbers_say_what_to_do(table, tmp_path, capsys, cell, cure):
+    table.assign(SN=[cell, *table["SN"][1:]]).to_csv(tmp_path / "c.csv", index=False)
+    assert run(tmp_path, "c.csv", "--id-column", "ID", *GROUPS)[0] == 65
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f"line 2: {cell!r} is not a finite number" in last and cure in last
+
+
+def test_groups_called_by_numbers_are_named_as_groups(table, tmp_path, capsys):
+    table.replace({"patient": "1", "control": "0"}).to_csv(tmp_path / "g.csv", index=False)
+    given = ("--id-column", "ID", "--group-column", "group", "--groups", "1", "0")
+    assert run(tmp_path, "g.csv", *given)[0] == 0
+    assert "24 participants (12 in group 1, 12 in group 0); tables" in capsys.readouterr().out
+
+
 def test_published_moments_give_the_published_test(tmp_path):
     """SN in Parkinson's disease, PMC5765262: 125.81 (16.27), n 38; 98.41 (11.70), n 25."""
     rng = np.random.default_rng(2)

@@ -49,10 +49,14 @@ def hint(name: str, known: Iterable[object]) -> str:
 
     >>> hint("patients", ["control", "patient"])
     "did you mean 'patient'? There are control, patient"
+    >>> hint("SN", ["RN (ppm)", "RN", "SN (ppm)"])
+    "did you mean 'SN (ppm)'? There are RN (ppm), RN, SN (ppm)"
     """
     words = [str(k) for k in known]
     lower = {k.lower(): k for k in reversed(words)}
-    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.5)
+    # A name with something behind it, such as a unit, is nearer than another of the same length.
+    longer = [k for k in lower if re.match(rf"{re.escape(str(name).lower())}\b", k)]
+    close = longer or difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.5)
     start = f"did you mean {lower[close[0]]!r}? There" if close else "there"
     return f"{start} are {listed(words)}"
 
@@ -142,14 +146,25 @@ def numbers(series: pd.Series, what: str, rows: Sequence[object] | None = None) 
         at = int(np.flatnonzero(odd)[0])
         row = f"row {at + 1}" if rows is None else str(rows[at])
         cell = str(series.iloc[at])
-        cure = "write it with a decimal point (qsmref-stats reads it with --decimal comma)"
-        if "," not in cell:
-            cure = (
-                "a cell holds a number and nothing beside it, and is empty or n/a where there is "
-                "none (qsmref-stats: --missing names other signs)"
-            )
-        raise TableError(f"{what}, {row}: {cell!r} is not a finite number; {cure}.")
+        raise TableError(f"{what}, {row}: {cell!r} is not a finite number; {_cure(cell)}.")
     return values
+
+
+def _cure(cell: str) -> str:
+    """What to do about a cell that is no number."""
+    if re.search(r"[0-9]\s*(±|\+/-|\()", cell):
+        return (
+            "it looks like a mean with its SD, and each row must be a participant: published means "
+            "and SDs are compared by qsmref.analysis.compare_summaries in Python"
+        )
+    if "," in cell and "." in cell:
+        return "write it without a sign between the thousands"
+    if "," in cell:
+        return "write it with a decimal point (qsmref-stats reads it with --decimal comma)"
+    return (
+        "a cell holds a number and nothing beside it, and is empty or n/a where there is "
+        "none (qsmref-stats: --missing names other signs)"
+    )
 
 
 @dataclass(frozen=True)
