@@ -263,7 +263,7 @@ def test_cells_that_are_no_numbers_say_what_to_do(table, tmp_path, capsys, cell,
     table.assign(SN=[cell, *table["SN"][1:]]).to_csv(tmp_path / "c.csv", index=False)
     assert run(tmp_path, "c.csv", "--id-column", "ID", *GROUPS)[0] == 65
     last = capsys.readouterr().out.splitlines()[-1]
-    assert f"line 2: {cell!r} is not a finite number" in last and cure in last
+    assert f"column 'SN', sub-01: {cell!r} is not a finite number" in last and cure in last
 
 
 def test_groups_called_by_numbers_are_named_as_groups(table, tmp_path, capsys):
