@@ -72,7 +72,8 @@ class Settings(RegionSettings, RegistrationSettings):
     session_label: tuple[str, ...] = _option(
         (),
         "filters",
-        "sessions to process; 'ses-' may be left out",
+        "sessions to process; 'ses-' may be left out; at the level group, changes are from the "
+        "first of them",
         "list",
         ("--session-label", "--session-id"),
         metavar="LABEL",

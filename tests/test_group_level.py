@@ -276,6 +276,30 @@ def test_sessions_without_groups(study):
     assert set(result(study, "change")["contrast"]) == {"change per unit of time"}
 
 
+def test_the_first_session_that_is_asked_for_is_subtracted(study, capsys):
+    with_sessions(study)
+    found = []
+    for order in (("1", "2"), ("2", "1")):
+        given = ("--test", "paired", "--session-label", *order)
+        assert run(study, *given, groups=False) == 0
+        assert f"differences are {order[1]} minus {order[0]}" in capsys.readouterr().out
+        found.append(result(study, "change")["difference"].to_numpy())
+    np.testing.assert_allclose(found[0], -found[1])
+    assert np.abs(found[0]).max() > 0.1
+
+
+def test_tables_without_a_session_beside_others_are_told(study, capsys):
+    with_sessions(study)
+    who = sorted((study / "out").glob("sub-*"))[0]
+    moved = [p for p in who.rglob("*_ses-1_*") if p.is_file()]
+    assert moved
+    for path in moved:
+        path.rename(path.with_name(path.name.replace("_ses-1", "")))
+    assert run(study, groups=False) == 0
+    said = capsys.readouterr().out
+    assert "Tables without a session" in said and f"({who.name})" in said
+
+
 def test_without_groups_the_tables_are_joined(study, capsys):
     assert run(study, groups=False) == 0
     assert "nothing is compared" in capsys.readouterr().out
