@@ -233,7 +233,7 @@ FOUND = (
     "n_voxels", "kept_fraction", "fft_count", "grid", "laplacian", "roughness", "edges", "residual",
     "typical_noise", "shell_voxels", "voxels_without_data", "radians_per_ppm", "warning",
     "echo_times", "echo_spacing", "evenly_spaced", "edges_from_magnitude", "offset_peak",
-    "bipolar_slope", "bipolar_constant", "anchored_fraction",
+    "bipolar_slope", "bipolar_constant", "anchored_fraction", "voxels_without_signal",
 )  # fmt: skip
 
 

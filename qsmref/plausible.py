@@ -39,6 +39,8 @@ _LEVELS = 128
 #: ppm; standard deviation of the field in a brain, which is .1 in our phantom and less than 1 in
 #: heads without a shim.
 FIELD = (0.005, 1.0)
+#: Part of a mask without signal.
+_SILENT = 0.002
 #: Part of a region that is exactly 0 in a map whose mask is not known.
 _ZEROS = 0.01
 
@@ -192,6 +194,23 @@ def _spans(phase: np.ndarray) -> list[str]:
                 "all of it: its scaling may be damaged"
             ]
     return []
+
+
+def silence_doubts(silent: int, inside: int) -> list[str]:
+    """A sentence on a mask of which a part has no signal.
+
+    Parameters
+    ----------
+    silent, inside : int
+        Voxels of the mask without signal, and all of its voxels.
+    """
+    if silent <= _SILENT * inside:
+        return []
+    return [
+        f"{100 * silent / inside:.2g} % of the mask has no signal beside noise (air, bone, a "
+        "bleeding, a calcification): there the map has no data of its own, and follows from the "
+        "field around"
+    ]
 
 
 def zero_doubts(chi: np.ndarray, labels: np.ndarray, names: pd.DataFrame) -> list[str]:

@@ -10,9 +10,9 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 
 from .. import images, voxels
 from ..engines import fsl_version
-from ..plausible import echo_doubts, mask_doubts
+from ..plausible import echo_doubts, mask_doubts, silence_doubts
 from ..reconstruction import methods
-from ..reconstruction.checks import echo_spacing, evenly_spaced
+from ..reconstruction.checks import CHANCE, echo_spacing, evenly_spaced
 from ..reconstruction.echoes import fit_echoes
 from ..reconstruction.mask import brain_mask, erode, phase_quality_mask
 from ..reconstruction.parameters import method_parameters
@@ -248,7 +248,10 @@ class EchoFit(Interface):
         }
         if fit.anchored_fraction is not None:
             info["anchored_fraction"] = fit.anchored_fraction
+        inside = fit.noise > 0 if mask is None else mask
+        info["voxels_without_signal"] = np.count_nonzero(inside & (fit.noise > CHANCE))
         doubts = echo_doubts(magnitude, phase, times, fit.residual, mask)
+        doubts += silence_doubts(info["voxels_without_signal"], np.count_nonzero(inside))
         if doubts:
             info["warning"] = "; ".join(doubts) + "."
         self._save_json("info", info, folder)

@@ -190,6 +190,9 @@ class Invert(Interface):
         self._save("mask", mask, folder, like)
         radii = info.get("radii_used", ())
         harmonic = info.get("background_model") == "harmonic"
-        confident = confidence_mask(mask, size, noise, radii, harmonic=harmonic)
+        scale = self.inputs.radians_per_ppm
+        confident = confidence_mask(
+            mask, size, noise, radii, harmonic=harmonic, radians_per_ppm=scale
+        )
         self._save("confidence", confident, folder, like)
         self._save_json("info", info, folder)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+
+#: Standard deviation (rad) of a phase that is pure chance on [-pi, pi]: no noise can be larger.
+RANDOM_PHASE = math.pi / math.sqrt(3)
+#: From here on (rad) it is one, with room for the rounding of conversions.
+CHANCE = 0.99 * RANDOM_PHASE
 
 #: Numbers along an axis, as callers have them: sizes of a voxel, echo times.
 Numbers = Sequence[float] | np.ndarray

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .checks import CHANCE
 from .crop import paste
 from .grid import Grid
 from .localsystem import inner
@@ -19,6 +20,7 @@ def confidence_mask(
     radii: Sequence[float] = (),
     *,
     harmonic: bool = False,
+    radians_per_ppm: float | None = None,
 ) -> np.ndarray:
     """Voxels of a map that were measured themselves.
 
@@ -34,12 +36,15 @@ def confidence_mask(
     voxel_size : (3,) float
         mm.
     noise : (x, y, z) array, optional
-        Standard deviation of the field, any unit.
+        Standard deviation of the field, any unit, or ppm with `radians_per_ppm`.
     radii : sequence of float
         Spheres of the inversion, mm; none for methods that have no spheres or cut the mask
         themselves.
     harmonic : bool
         Harmonic functions were free in the inversion: voxels of the surface do not count.
+    radians_per_ppm : float, optional
+        Phase of 1 ppm in one echo spacing; with it, voxels without signal, whose phase is pure
+        chance, do not count.
 
     Returns
     -------
@@ -48,6 +53,8 @@ def confidence_mask(
     confident = np.array(mask, bool)
     if noise is not None:
         confident &= (noise > 0) & np.isfinite(noise)
+        if radians_per_ppm is not None:
+            confident &= noise * radians_per_ppm < CHANCE
     if harmonic:
         confident &= inner(np.asarray(mask, bool))
     if len(radii) and confident.any():

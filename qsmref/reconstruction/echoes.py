@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import chi2
 
 from .checks import (
+    RANDOM_PHASE,
     Numbers,
     check_echoes,
     check_mask,
@@ -30,14 +32,12 @@ from .offset import anchor
 
 __all__ = ["EchoFit", "echo_spacing", "evenly_spaced", "fit_echoes", "fit_unwrapped", "noise_level"]
 
-#: Standard deviation (rad) of a phase that is pure chance on [-pi, pi]: no noise can be larger.
-RANDOM_PHASE = math.pi / math.sqrt(3)
-
 
 class _Maps(NamedTuple):
     #: Field, rad per dTE, wrapped to [-pi, pi].
     field: np.ndarray
-    #: Standard deviation of the field, rad per dTE, at most pi / sqrt(3).
+    #: Standard deviation of the field, rad per dTE, at most pi / sqrt(3): that of a phase which is
+    #: pure chance, where there is no signal.
     noise: np.ndarray
     #: Part of the signal's energy that the model leaves over, 0 to 1 (4 at the very worst).
     residual: np.ndarray
@@ -154,7 +154,29 @@ def fit_echoes(
         field, noise = bend(magnitude, phase, *straight, aliases, known)
         fit = fit._replace(field=field, noise=noise)
         fit.anchored_fraction = fraction
+    fit.noise[silent(magnitude, sigma) & (fit.noise > 0)] = RANDOM_PHASE
     return fit
+
+
+def silent(magnitude: np.ndarray, sigma: float) -> np.ndarray:
+    """Voxels whose echoes have no signal beside noise.
+
+    The energy of n echoes of noise alone is sigma^2 times a chi-square variable with 2n degrees of
+    freedom; one voxel of noise in a thousand has more than counts as none.
+
+    Parameters
+    ----------
+    magnitude : (x, y, z, echo) array
+        Of the echoes.
+    sigma : float
+        Standard deviation of the real part of the noise, in the unit of the magnitude.
+
+    Returns
+    -------
+    (x, y, z) bool array
+    """
+    energy = np.einsum("xyze,xyze->xyz", magnitude, magnitude)
+    return energy < chi2.isf(1e-3, 2 * magnitude.shape[3]) * sigma**2
 
 
 def fit_unwrapped(

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .checks import CHANCE
+from .continuation import continued
 from .crop import bounding_box, paste
 from .fft import Transform, good_size
 
@@ -56,16 +58,23 @@ def phase_units(
     noise: np.ndarray | None,
     radians_per_ppm: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mask, field and noise (rad) in the box, zero outside the mask, and where noise is known."""
+    """Mask, field and noise (rad) in the box, zero outside the mask, and where noise is known.
+
+    Where it is not, the field is continued from around.
+    """
     scale = field.dtype.type(radians_per_ppm)
     inside = mask[work.box].copy()
     total = np.where(inside, field[work.box], field.dtype.type(0)) * scale
     if noise is None:
         return inside, total, inside.astype(total.dtype), inside
     noise = noise[work.box]
-    known = inside & (noise > 0) & np.isfinite(noise)
+    # Where the phase is pure chance there are no data, and a small weight would be too much: many
+    # such voxels together (a bleeding, air) pull the map around them.
+    known = inside & (noise > 0) & (noise * scale < CHANCE)
+    if not known.any():
+        raise ValueError("no voxel of the mask has a field with less noise than a random phase")
     # A voxel of noise zero or infinity does not count; the spheres around it see a noise as large
     # as the worst known one.
     worst = noise[known].max()
     spread = np.where(known, noise, np.where(inside, worst, field.dtype.type(0)))
-    return inside, total, spread * scale, known
+    return inside, continued(total, inside, known, work.voxel_size), spread * scale, known
