@@ -93,6 +93,18 @@ def test_brain_lying_another_way_round(standard):
     assert dice(turned, turn(found)) > 0.99
 
 
+@pytest.mark.parametrize("kept", ["brain", "head"])
+def test_brain_of_an_image_that_was_masked(standard, kept):
+    magnitude, brain, found = standard
+    shown = brain if kept == "brain" else magnitude > 0.15
+    masked = brain_mask(np.where(shown, magnitude, 0), (2.5, 2.5, 2.5))
+    if kept == "brain":
+        assert np.count_nonzero(masked & brain) > 0.98 * np.count_nonzero(brain)
+        assert not (masked & ~brain).any()
+    else:
+        assert dice(masked, found) > 0.98
+
+
 def test_brain_of_a_slab_reaches_its_ends(standard):
     magnitude, brain, _ = standard
     cut = slice(40, 66)

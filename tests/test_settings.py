@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import qsmref
-from bids_app import parser, stats
+from bids_app import parser, run, stats
 from qsmref.phantom import cli
 from qsmref.reconstruction import background, inversion, methods
 from qsmref.settings import GROUPS, PRESETS, Settings
@@ -138,6 +138,24 @@ def test_wrong_command_lines_end_with_usage(bids, capsys, flags, words):
         parse(bids, *flags)
     assert end.value.code == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("iterations=0", "iterations must be at least 1, got 0"),
+        ("iterations=-5", "iterations must be at least 1"),
+        ("lambda_=-1", "lambda_ must be positive, got -1"),
+        ("lambda_=0", "lambda_ must be positive"),
+    ],
+)
+def test_numbers_that_no_method_takes_are_refused_before_anything_is_read(
+    bids, capsys, given, words
+):
+    where = [str(bids / "bids"), str(bids / "out"), "participant"]
+    assert run.main([*where, "--inversion-param", given]) == 2
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert words in last and last.endswith("Exit status 2")
 
 
 def test_the_levels_are_those_of_a_bids_app(bids):

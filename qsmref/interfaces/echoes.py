@@ -130,6 +130,7 @@ class BrainMask(Interface):
             # Of somebody lying head first, the vertex is in the direction of B0.
             up = images.b0_direction(like.affine)
             mask = brain_mask(magnitude, images.voxel_size(like.affine), method=method, up=up)
+            doubts = mask_doubts(mask, magnitude, images.voxel_size(like.affine))
         mask = erode(mask, self.inputs.erosion, images.voxel_size(like.affine))
         self._save("mask", mask, folder, like)
         info = {

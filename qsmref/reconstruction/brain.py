@@ -169,10 +169,15 @@ def _deform(image, h, points, faces, ring, number, levels, fraction, slope, up, 
         points += move
 
 
+#: An image of which a smaller part is above zero was masked.
+_ZEROED = 0.9
+
+
 def _start(image: np.ndarray, h: np.ndarray, up: np.ndarray):
     """(t2, t, tm) of the paper, centre (mm) and radius (mm) of the first sphere.
 
-    t2 and t98 are the 2nd and 98th percentile of the values above zero, t lies a tenth of the way
+    t2 and t98 are the 2nd and 98th percentile of the values above zero (t2 is 0 where the image was
+    masked), t lies a tenth of the way
     between them, tm is the median inside the sphere. Only the upper 150 mm of the head count, so
     that a neck or a face in the field of view does not pull the sphere down.
     """
@@ -180,6 +185,9 @@ def _start(image: np.ndarray, h: np.ndarray, up: np.ndarray):
     if positive.size == 0:
         raise ValueError("the magnitude is zero everywhere: there is no brain to find")
     t2, t98 = (float(v) for v in np.percentile(positive, [2, 98]))
+    if positive.size < _ZEROED * image.size:
+        # What is around was set to zero, the skull too perhaps: the least values are tissue.
+        t2 = 0.0
     t = t2 + 0.1 * (t98 - t2)
     head = image > t
     axes = np.ogrid[tuple(slice(n) for n in image.shape)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,17 @@ def check_parameters(step: str, method: str, given: Mapping[str, Any]) -> None:
                 f"{step} {method}: {name} is {value!r}, where {_wanted(default)} is expected "
                 "(a list of one number ends with a comma)"
             )
+        least = _least(name)
+        if least is not None and value is not None and not value >= least:
+            words = "at least 1" if least == 1 else "positive"
+            raise ValueError(f"{step} {method}: {name} must be {words}, got {value!r}")
+
+
+def _least(name: str) -> float | None:
+    """What a number of this name must reach, None where the method itself says so."""
+    if name.endswith("iterations"):
+        return 1
+    return sys.float_info.min if name == "lambda_" else None
 
 
 def _takes_list(step: str, method: str, name: str) -> bool:
