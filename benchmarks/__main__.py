@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import accuracy, cohorts, memory, registered, speed, stability
+from . import accuracy, cohorts, memory, registered, speed, stability, voids
 from .chains import CHAINS, ORACLES
 from .heads import HEADS, Sources
 from .report import ROOT, environment, write
@@ -17,6 +17,7 @@ from .report import ROOT, environment, write
 SECTIONS = {
     "accuracy": (accuracy.TITLE, accuracy.run),
     "rim": ("Rim", accuracy.run_rim),
+    "voids": (voids.TITLE, voids.run),
     "stability": (stability.TITLE, stability.run),
     "speed": ("Speed", speed.run),
     "convergence": ("Convergence", speed.run_convergence),
