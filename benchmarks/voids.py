@@ -59,7 +59,9 @@ def run(options) -> str:
                 error = (found.chi - case.chi)[shell] - np.mean((found.chi - case.chi)[kept])
                 around = 100 * np.sqrt(np.mean(error**2)) / np.std(case.chi[kept])
                 shown = "none" if source is None else f"{source:+g}"
-                rows.append((name, chain, shown, s["nrmse"], around, s["pair_mean"], s["pair_max"]))
+                rows.append(
+                    (name, chain, shown, s["nrmse"], float(around), s["pair_mean"], s["pair_max"])
+                )
                 options.say(table(header, rows[-1:]))
     return "\n\n".join([text, table(header, rows), *notes])
 
