@@ -10,7 +10,7 @@ from inversion_cases import ANISOTROPIC, ISOTROPIC, ellipsoid, make_case, option
 
 from qsmref.plausible import silence_doubts
 from qsmref.reconstruction import fit_echoes, invert
-from qsmref.reconstruction.checks import CHANCE, RANDOM_PHASE
+from qsmref.reconstruction.checks import RANDOM_PHASE, by_chance
 from qsmref.reconstruction.confidence import confidence_mask
 from qsmref.reconstruction.continuation import continued
 from qsmref.reconstruction.echoes import silent
@@ -69,7 +69,7 @@ def test_noise_without_signal_has_a_phase_of_chance(method, echoes):
     signal += rng.normal(size=signal.shape) + 1j * rng.normal(size=signal.shape)
     magnitude, phase = np.abs(signal), np.angle(signal)
     fit = fit_echoes(magnitude, phase, times, method=method, sigma=1.0, voxel_size=(2, 2, 2))
-    chance = fit.noise > CHANCE
+    chance = by_chance(fit.noise)
     assert not chance[:9].any()
     assert 0.995 < chance[9:].mean() <= 1
     assert fit.noise.max() <= np.float32(RANDOM_PHASE)
@@ -94,7 +94,7 @@ def test_a_void_leaves_the_map_around_it_as_it_was(grid):
     assert np.std((found - chi)[far]) < 0.0006
     assert abs(case.contrast_error(found) - case.contrast_error(chi)) < 0.002
     # A weight, however small, would be too much: these fields are wrong by hundreds of ppb.
-    noise[void] = 0.9 * CHANCE / RADIANS_PER_PPM
+    noise[void] = 0.9 * RANDOM_PHASE / RADIANS_PER_PPM
     pulled, _, _ = invert(total, case.mask, case.size, **given_options | {"noise": noise})
     assert np.std((pulled - chi)[far]) > 0.003
     noise[void] = RANDOM_PHASE / RADIANS_PER_PPM
@@ -112,6 +112,17 @@ def test_a_void_is_not_confident():
     found = confidence_mask(mask, (1, 1, 1), noise, **given_scale)
     assert not found[6:9, 6:9, 6:9].any() and found[10, 10, 10]
     assert confidence_mask(mask, (1, 1, 1), noise, harmonic=True)[7, 7, 7]
+
+
+def test_weights_of_another_unit_are_no_chance():
+    """Noise larger than that of any phase, all ones for example, leaves nothing out."""
+    case = make_case(*ISOTROPIC)
+    maps = [
+        invert(case.total, case.mask, case.size, **options(case) | {"noise": noise}, lambda_=500.0)
+        for noise in (np.ones(case.mask.shape), np.full(case.mask.shape, 7.0))
+    ]
+    assert maps[0][2]["voxels_without_data"] == maps[1][2]["voxels_without_data"]
+    assert case.contrast_error(maps[0][0]) < 0.01
 
 
 def test_a_mask_without_any_signal_is_refused():

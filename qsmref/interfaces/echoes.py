@@ -12,7 +12,7 @@ from .. import images, voxels
 from ..engines import fsl_version
 from ..plausible import echo_doubts, mask_doubts, silence_doubts
 from ..reconstruction import methods
-from ..reconstruction.checks import CHANCE, echo_spacing, evenly_spaced
+from ..reconstruction.checks import by_chance, echo_spacing, evenly_spaced
 from ..reconstruction.echoes import fit_echoes
 from ..reconstruction.mask import brain_mask, erode, phase_quality_mask
 from ..reconstruction.parameters import method_parameters
@@ -250,7 +250,7 @@ class EchoFit(Interface):
         if fit.anchored_fraction is not None:
             info["anchored_fraction"] = fit.anchored_fraction
         inside = fit.noise > 0 if mask is None else mask
-        info["voxels_without_signal"] = np.count_nonzero(inside & (fit.noise > CHANCE))
+        info["voxels_without_signal"] = np.count_nonzero(inside & by_chance(fit.noise))
         doubts = echo_doubts(magnitude, phase, times, fit.residual, mask)
         doubts += silence_doubts(info["voxels_without_signal"], np.count_nonzero(inside))
         if doubts:

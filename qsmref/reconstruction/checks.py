@@ -9,11 +9,27 @@ import numpy as np
 
 #: Standard deviation (rad) of a phase that is pure chance on [-pi, pi]: no noise can be larger.
 RANDOM_PHASE = math.pi / math.sqrt(3)
-#: From here on (rad) it is one, with room for the rounding of conversions.
-CHANCE = 0.99 * RANDOM_PHASE
 
 #: Numbers along an axis, as callers have them: sizes of a voxel, echo times.
 Numbers = Sequence[float] | np.ndarray
+
+
+def by_chance(noise: np.ndarray) -> np.ndarray:
+    """Where the standard deviation of a field (rad per dTE) is that of a phase of pure chance.
+
+    The echo fit gives it where there is no signal, and never more; larger numbers are weights in a
+    unit of their own. A part in a hundred is room for the rounding of conversions.
+
+    Parameters
+    ----------
+    noise : array
+        rad.
+
+    Returns
+    -------
+    bool array
+    """
+    return np.abs(noise - RANDOM_PHASE) < 0.01 * RANDOM_PHASE
 
 
 def check_times(echo_times: Numbers, echoes: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .checks import CHANCE
+from .checks import by_chance
 from .crop import paste
 from .grid import Grid
 from .localsystem import inner
@@ -54,7 +54,7 @@ def confidence_mask(
     if noise is not None:
         confident &= (noise > 0) & np.isfinite(noise)
         if radians_per_ppm is not None:
-            confident &= noise * radians_per_ppm < CHANCE
+            confident &= ~by_chance(noise * radians_per_ppm)
     if harmonic:
         confident &= inner(np.asarray(mask, bool))
     if len(radii) and confident.any():

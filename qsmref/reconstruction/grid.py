@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import CHANCE
+from .checks import by_chance
 from .continuation import continued
 from .crop import bounding_box, paste
 from .fft import Transform, good_size
@@ -70,7 +70,7 @@ def phase_units(
     noise = noise[work.box]
     # Where the phase is pure chance there are no data, and a small weight would be too much: many
     # such voxels together (a bleeding, air) pull the map around them.
-    known = inside & (noise > 0) & (noise * scale < CHANCE)
+    known = inside & (noise > 0) & np.isfinite(noise) & ~by_chance(noise * scale)
     if not known.any():
         raise ValueError("no voxel of the mask has a field with less noise than a random phase")
     # A voxel of noise zero or infinity does not count; the spheres around it see a noise as large
