@@ -128,15 +128,9 @@ def closing_words(results: Results) -> list[str]:
     if "change" in results.tables:
         lines += _of_change(results)
     if "ttest" in results.tables:
-        lines += _untested(whole_mask(results.tables["ttest"]))
-        # Of the mask that is neither cut nor eroded, where there are several, and of regions whose
-        # sides are together, where they are.
-        pairs = whole_mask(results.tables["ttest"]).dropna(subset=["reference"])
-        if (pairs["family"] == "pairs").any():
-            pairs = pairs[pairs["family"] == "pairs"]
-        found, tested = int((pairs["q_bh"] < 0.05).sum()), int(pairs["p"].notna().sum())
-        if tested:
-            lines.append(f"{found} of {tested} differences with q (BH) below 0.05")
+        # Of the mask that is neither cut nor eroded, where there are several.
+        whole = whole_mask(results.tables["ttest"])
+        lines += _untested(whole) + _significant(whole)
     if "omnibus" in results.tables:
         row = results.tables["omnibus"].iloc[0]
         if row["p"] == row["p"]:
@@ -162,14 +156,18 @@ def _of_change(results: Results) -> list[str]:
     lines += _untested(table[single].drop_duplicates(["region", "note"]))
     contrasts = table["contrast"] if "contrast" in table else pd.Series("", index=table.index)
     for contrast, rows in table.groupby(contrasts, sort=False):
-        pairs = rows.dropna(subset=["reference"])
-        if (pairs["family"] == "pairs").any():
-            pairs = pairs[pairs["family"] == "pairs"]
-        found, tested = int((pairs["q_bh"] < 0.05).sum()), int(pairs["p"].notna().sum())
-        if tested:
-            of = f"; {contrast}" if contrast else ""
-            lines.append(f"{found} of {tested} differences with q (BH) below 0.05{of}")
+        of = f"; {contrast}" if contrast else ""
+        lines += [line + of for line in _significant(rows)]
     return lines
+
+
+def _significant(rows: pd.DataFrame) -> list[str]:
+    """In how many differences there is something: of both sides together, where they are."""
+    pairs = rows.dropna(subset=["reference"])
+    if (pairs["family"] == "pairs").any():
+        pairs = pairs[pairs["family"] == "pairs"]
+    found, tested = int((pairs["q_bh"] < 0.05).sum()), int(pairs["p"].notna().sum())
+    return [f"{found} of {tested} differences with q (BH) below 0.05"] if tested else []
 
 
 def _untested(rows: pd.DataFrame) -> list[str]:

@@ -207,8 +207,8 @@ def read_map(path: str | os.PathLike, mask: np.ndarray | None = None) -> np.ndar
     DataError
         As :func:`read_echo`, and for values that no head has in ppm.
     """
-    cure = "give the brain mask outside of which they lie (desc-brain_mask), or mend the map"
-    chi = read(path, mask=mask, **({"cure": cure} if mask is None else {}))
+    give = "give the brain mask outside of which they lie (desc-brain_mask), or "
+    chi = read(path, mask=mask, cure=("" if mask is not None else give) + "mend the map")
     _check_echo(chi, path)
     typical = float(np.median(np.abs(chi[chi != 0])))
     # Tissue lies within .2 ppm; half of all voxels above 1 ppm means another unit.

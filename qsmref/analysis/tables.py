@@ -20,8 +20,7 @@ from .visits import visits_of
 
 #: Cells that mean "missing" in columns of numbers and in columns of text (lower case).
 MISSING_NUMBER = {"", "n/a", "na", "nan", "none", "null", "#n/a", "<na>"}
-_WHOLE_NUMBER = re.compile(r"-?[0-9]+\.0+")
-_WHOLE = re.compile(r"\.0+$")
+_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 MISSING_TEXT = {"", "n/a", "nan", "#n/a", "<na>"}
 
 
@@ -109,7 +108,8 @@ def texts(series: pd.Series) -> np.ndarray:
             cell = int(cell)
         stripped = str(cell).strip()
         # As pandas writes whole numbers of a column with gaps.
-        stripped = _WHOLE.sub("", stripped) if _WHOLE_NUMBER.fullmatch(stripped) else stripped
+        whole = _WHOLE.fullmatch(stripped)
+        stripped = whole.group(1) if whole else stripped
         return None if stripped.lower() in MISSING_TEXT else stripped
 
     return np.array([text(cell) for cell in series], dtype=object)

@@ -113,25 +113,23 @@ class BrainMask(Interface):
 
     def _compute(self, folder: Path) -> None:
         magnitude, like = images.load(self.inputs.magnitude)
-        doubts: list[str] = []
+        size = images.voxel_size(like.affine)
         told: dict = {}
         method = self.inputs.method
         if isdefined(self.inputs.mask_file):
             mask, method = voxels.read_mask(self.inputs.mask_file), "derivative"
-            doubts = mask_doubts(mask, magnitude, images.voxel_size(like.affine))
             like = nib.load(self.inputs.mask_file)
         elif method == "bet":
             if not isdefined(self.inputs.extracted):
                 raise ValueError("the brain mask of the method bet has to be made by bet before")
             mask = voxels.read_mask(self.inputs.extracted)
-            doubts = mask_doubts(mask, magnitude, images.voxel_size(like.affine))
             told = {**self.inputs.parameters, "FSL": fsl_version()}
         else:
             # Of somebody lying head first, the vertex is in the direction of B0.
             up = images.b0_direction(like.affine)
-            mask = brain_mask(magnitude, images.voxel_size(like.affine), method=method, up=up)
-            doubts = mask_doubts(mask, magnitude, images.voxel_size(like.affine))
-        mask = erode(mask, self.inputs.erosion, images.voxel_size(like.affine))
+            mask = brain_mask(magnitude, size, method=method, up=up)
+        doubts = mask_doubts(mask, magnitude, size)
+        mask = erode(mask, self.inputs.erosion, size)
         self._save("mask", mask, folder, like)
         info = {
             "method": method,

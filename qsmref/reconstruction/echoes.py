@@ -144,17 +144,31 @@ def fit_echoes(
     maps = maps._replace(noise=noise)
     fit = EchoFit(*(np.reshape(m, shape) for m in maps))
     if times.size >= {"anchored": 2, "curved": 3}.get(method, math.inf):
-        mask, scaled, known = check_mask(mask, shape), times / echo_spacing(times), None
-        fraction = None
-        aliases, straight = design(times)[1], (fit.field, mask, scaled, sigma)
-        if method == "anchored":
-            known = anchor(magnitude, phase, fit.noise, *straight, check_size(voxel_size), aliases)
-            aliases = 0
-            fraction = round(float(np.mean(known.precision > 0)), 4)
-        field, noise = bend(magnitude, phase, *straight, aliases, known)
-        fit = fit._replace(field=field, noise=noise)
-        fit.anchored_fraction = fraction
+        size = check_size(voxel_size) if method == "anchored" else None
+        fit = _by_neighbours(fit, magnitude, phase, times, check_mask(mask, shape), sigma, size)
     fit.noise[silent(magnitude, sigma) & (fit.noise > 0)] = RANDOM_PHASE
+    return fit
+
+
+def _by_neighbours(
+    fit: EchoFit,
+    magnitude: np.ndarray,
+    phase: np.ndarray,
+    times: np.ndarray,
+    mask: np.ndarray,
+    sigma: float,
+    voxel_size: np.ndarray | None,
+) -> EchoFit:
+    """The fit with the phase's bend over the echoes and, with a voxel size, anchored at TE = 0."""
+    known, fraction = None, None
+    aliases, straight = design(times)[1], (fit.field, mask, times / echo_spacing(times), sigma)
+    if voxel_size is not None:
+        known = anchor(magnitude, phase, fit.noise, *straight, voxel_size, aliases)
+        aliases = 0
+        fraction = round(float(np.mean(known.precision > 0)), 4)
+    field, noise = bend(magnitude, phase, *straight, aliases, known)
+    fit = fit._replace(field=field, noise=noise)
+    fit.anchored_fraction = fraction
     return fit
 
 
@@ -174,6 +188,10 @@ def silent(magnitude: np.ndarray, sigma: float) -> np.ndarray:
     Returns
     -------
     (x, y, z) bool array
+
+    References
+    ----------
+    Gudbjartsson & Patz 1995, doi:10.1002/mrm.1910340618 (noise of magnitudes).
     """
     energy = np.einsum("xyze,xyze->xyz", magnitude, magnitude)
     return energy < chi2.isf(1e-3, 2 * magnitude.shape[3]) * sigma**2
